@@ -1,0 +1,48 @@
+"""Fast dropout networks on ordinary CPUs. `import fastdrop as fd` loads NumPy only; Numba is loaded by the first kernel."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from fastdrop._version import __version__
+
+_MODULES = ("activations", "callbacks", "constraints", "data", "init", "losses", "metrics", "optim", "regularizers", "schedules")
+
+_HOME = {
+    "Activation": "layers",
+    "Dense": "layers",
+    "Dropout": "layers",
+    "FastdropError": "errors",
+    "Flatten": "layers",
+    "Key": "rng",
+    "Mask": "mask",
+    "MaxNorm": "constraints",
+    "Residual": "layers",
+    "Sequential": "sequential",
+    "dense": "functional",
+    "dropout": "functional",
+    "get_num_threads": "_config",
+    "load": "serialization",
+    "load_checkpoint": "serialization",
+    "save_checkpoint": "serialization",
+    "set_num_threads": "_config",
+    "show_config": "_config",
+    "warmup": "warm",
+}
+
+__all__ = ["__version__", *sorted([*_MODULES, *_HOME])]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"fastdrop.{name}")
+    if name in _HOME:
+        value = getattr(import_module(f"fastdrop.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'fastdrop' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,212 @@
+"""THE SEAM: every array operation that a backend provides, with shapes, dtypes, and what it overwrites or adds to.
+
+Conventions
+-----------
+- All arrays of one call have one dtype, float32 or float64 (labels: int64; sample weights: float64). Callers have validated
+  everything; a backend makes its inputs contiguous if it must, allocates results, and picks kernels.
+- Matrices are (rows, columns). `mask` arguments are `BoundMask`es whose rows and columns view the array in question, or None,
+  which is the identity. A mask carries its own scale, so that a `BoundMask` of kind KEEP_ALL is a plain factor.
+- ``out=None`` means a new C-contiguous array; otherwise `out` is overwritten and returned, and may be the input itself.
+- A parameter gradient buffer is overwritten with ``accumulate=False`` and added to with ``accumulate=True``; None: not wanted.
+- Every result is independent of the number of threads, bit for bit. Reductions use fixed chunks joined in order.
+- Masks, decisions and words agree between backends bit for bit; everything else to rounding.
+
+Operations on kept units (compact arrays of the columns that a shared mask keeps) belong here as well: they take the same
+arguments plus the kept indices, and every operation below stays the definition of what they must equal.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdrop._types import ActivationKind, Array
+from fastdrop.mask import BoundMask
+from fastdrop.rng import Key
+
+LEAKY_RELU_SLOPE = 0.2
+"""Slope of leaky_relu for negative inputs (Keras's default for the function)."""
+
+GRADIENT_FROM_OUTPUT = frozenset({ActivationKind.LINEAR, ActivationKind.RELU, ActivationKind.LEAKY_RELU, ActivationKind.HEAVISIDE})
+"""Activations whose derivative follows from the sign of the (masked) output: their pre-activation is not kept."""
+
+PROBABILITY_FLOOR = 1e-7
+"""Probabilities are clipped to [floor, 1 - floor] in categorical_cross_entropy (Keras's epsilon)."""
+
+
+def needs_z(activation: ActivationKind) -> bool:
+    """Return whether the backward pass of an activation needs the pre-activation z."""
+    return activation not in GRADIENT_FROM_OUTPUT
+
+
+class AbstractBackend(ABC):
+    """The list of array operations. Final subclasses: `ReferenceBackend`, `CpuBackend`."""
+
+    name: ClassVar[str]
+
+    # Random words and decisions
+
+    @abstractmethod
+    def words(self, key: Key, domain: int, first: int, count: int) -> npt.NDArray[np.uint32]:
+        """Return words first .. first + count - 1 of a domain: shape (count,)."""
+
+    @abstractmethod
+    def decisions(self, mask: BoundMask, rows: tuple[int, int], columns: tuple[int, int]) -> npt.NDArray[np.uint64]:
+        """Return the decision bits of the rectangle rows[0]:rows[1] x columns[0]:columns[1], 1 = kept.
+
+        Shape (rows, ceil(columns / 64)); bit b of word w of a row is column 64 w + b of the rectangle; bits beyond it are 0.
+        """
+
+    # Dropout
+
+    @abstractmethod
+    def dropout_forward(self, x: Array, mask: BoundMask, out: Array | None = None) -> Array:
+        """Return ``y = keep ? x * scale : +0.0``; x is C-contiguous of any shape with mask.rows * mask.columns elements."""
+
+    @abstractmethod
+    def dropout_backward(self, dy: Array, mask: BoundMask, out: Array | None = None) -> Array:
+        """Return ``dx = keep ? dy * scale : +0.0``."""
+
+    # Dense: y = drop_out(act(drop_in(x) @ weight + bias))
+
+    @abstractmethod
+    def dense_forward(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        activation: ActivationKind,
+        input_mask: BoundMask | None,
+        output_mask: BoundMask | None,
+        keep_z: bool,
+        out: Array | None = None,
+    ) -> tuple[Array, Array | None]:
+        """Return (y, z): x (rows, fan_in), weight (fan_in, fan_out), bias (fan_out,), y and z (rows, fan_out).
+
+        z = drop_in(x) @ weight + bias is returned where `keep_z` and `needs_z(activation)`, else None. `out` shares no memory
+        with the inputs.
+        """
+
+    @abstractmethod
+    def dense_backward(
+        self,
+        dy: Array,
+        x: Array,
+        weight: Array,
+        y: Array,
+        z: Array | None,
+        activation: ActivationKind,
+        input_mask: BoundMask | None,
+        output_mask: BoundMask | None,
+        want_dx: bool,
+        dweight: Array | None,
+        dbias: Array | None,
+        accumulate: bool,
+    ) -> Array | None:
+        """Fill `dweight` and `dbias` (None: not wanted) and return dx where `want_dx`, else None.
+
+        ``dz = (keep ? dy * scale : 0) * act'(z)``, ``dbias (+)= sum over rows of dz``, ``dweight (+)= drop_in(x).T @ dz``,
+        ``dx = drop_in(dz @ weight.T)``. `y` and `z` are what dense_forward returned.
+        """
+
+    # Activations
+
+    @abstractmethod
+    def activation_forward(self, x: Array, activation: ActivationKind, out: Array | None = None) -> Array:
+        """Return act(x), elementwise, any shape."""
+
+    @abstractmethod
+    def activation_backward(self, dy: Array, x: Array, activation: ActivationKind, out: Array | None = None) -> Array:
+        """Return ``dy * act'(x)``; x is the input of the forward pass."""
+
+    @abstractmethod
+    def softmax_forward(self, x: Array, out: Array | None = None) -> Array:
+        """Return the softmax of each row of x (rows, classes), computed after subtracting the row's maximum."""
+
+    @abstractmethod
+    def softmax_backward(self, dy: Array, y: Array, out: Array | None = None) -> Array:
+        """Return ``dx = y * (dy - sum(dy * y))``, row by row; y is the output of the forward pass."""
+
+    # Losses: each returns (sum over rows of weight * loss / normalizer, its gradient)
+    # labels: int64 (rows,) class numbers, or the dtype of the first argument (rows, classes)
+
+    @abstractmethod
+    def softmax_cross_entropy(
+        self, logits: Array, labels: Array, weights: npt.NDArray[np.float64] | None, normalizer: float
+    ) -> tuple[float, Array]:
+        """``l = sum_j t_j (logsumexp(logits) - logits_j)``; gradient ``(softmax * sum(t) - t) * weight / normalizer``."""
+
+    @abstractmethod
+    def sigmoid_cross_entropy(
+        self, logits: Array, labels: Array, weights: npt.NDArray[np.float64] | None, normalizer: float
+    ) -> tuple[float, Array]:
+        """``l = sum_j max(z_j, 0) - z_j t_j + log1p(exp(-|z_j|))``; gradient ``(sigmoid(z) - t) * weight / normalizer``.
+
+        With one column, integer labels 0 and 1 are the targets themselves.
+        """
+
+    @abstractmethod
+    def categorical_cross_entropy(
+        self, probabilities: Array, labels: Array, weights: npt.NDArray[np.float64] | None, normalizer: float
+    ) -> tuple[float, Array]:
+        """``l = -sum_j t_j log(clip(q_j))`` with rows normalised, ``q = p / sum(p)``, clipped to [1e-7, 1 - 1e-7].
+
+        Gradient through both steps; zero where q is clipped.
+        """
+
+    @abstractmethod
+    def mean_squared_error(
+        self, predictions: Array, labels: Array, weights: npt.NDArray[np.float64] | None, normalizer: float
+    ) -> tuple[float, Array]:
+        """``l = mean_j (p_j - t_j)**2``; gradient ``2 (p - t) / columns * weight / normalizer``. Labels are (rows, columns)."""
+
+    # Updates of parameters, in place; arrays of one shape and dtype
+
+    @abstractmethod
+    def sgd_update(
+        self,
+        value: Array,
+        grad: Array,
+        velocity: Array | None,
+        learning_rate: float,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+    ) -> None:
+        """``w -= w * decay * lr``, then ``v = momentum * v - lr * g; w += v`` (Nesterov: ``w += momentum * v - lr * g``).
+
+        Without velocity (momentum 0): ``w -= lr * g``.
+        """
+
+    @abstractmethod
+    def adam_update(
+        self,
+        value: Array,
+        grad: Array,
+        mean: Array,
+        variance: Array,
+        learning_rate: float,
+        step_size: float,
+        beta_1: float,
+        beta_2: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> None:
+        """``w -= w * decay * lr``; ``m += (g - m)(1 - beta_1)``; ``v += (g*g - v)(1 - beta_2)``; ``w -= step_size * m / (sqrt(v) + eps)``.
+
+        `step_size` is ``lr * sqrt(1 - beta_2**t) / (1 - beta_1**t)``, computed by the caller.
+        """
+
+    @abstractmethod
+    def sum_of_squares(self, x: Array) -> float:
+        """Return the sum of squares of all elements, added up in binary64."""
+
+    @abstractmethod
+    def limit_column_norms(self, weight: Array, max_value: float) -> None:
+        """Scale down, in place, every column of weight (fan_in, fan_out) whose Euclidean norm exceeds `max_value`.
+
+        ``w *= clip(norm, 0, max) / (1e-7 + norm)`` per column, as Keras's MaxNorm over axis 0.
+        """

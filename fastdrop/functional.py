@@ -1,0 +1,223 @@
+"""Functional operations on arrays: each returns ``(y, backward)``.
+
+The callback holds references to what the backward pass needs; neither the inputs nor the result may be written to before it
+has been called. Any number of forwards may be outstanding, their backwards called in any order and from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastdrop import _validate, activations
+from fastdrop._types import ActivationKind, Array, Backward
+from fastdrop.backends.select import default_backend
+from fastdrop.mask import BoundMask, Mask
+
+
+def _plain(array: Array) -> Array:
+    """Return the array C-contiguous and aligned, without a copy where it is already."""
+    return np.require(array, requirements=["C", "A"])
+
+
+def dropout(x: Any, mask: Mask, *, out: Array | None = None) -> tuple[Array, Callable[..., Array]]:
+    """Drop elements of x: ``y = keep ? x * scale : +0.0``.
+
+    Parameters
+    ----------
+    x : array, any shape of at least one axis, float32 or float64
+        Any memory layout; axis 0 are the rows that the mask counts.
+    mask : Mask
+        Its `scale` is ``1 / keep_prob``, so that the expectation of y is x.
+    out : array, optional
+        Receives y: C-contiguous, of the shape and dtype of x. It may be x itself.
+
+    Returns
+    -------
+    y : array of the shape and dtype of x, C-ordered
+        A new array, or `out`.
+    backward : callable
+        ``dx = backward(dy, *, out=None)`` regenerates the mask; `out` may be dy itself.
+
+    Raises
+    ------
+    TypeError: x is no float32 or float64 array, `mask` is no Mask. ValueError: shapes do not fit, `out` overlaps x.
+
+    Notes
+    -----
+    A dropped element is +0.0 by selection: NaN and inf vanish there. Rate 0 is the exact identity, rate 1 gives zeros.
+
+    Source: Srivastava et al. 2014, section 4 (inverted form).
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop as fd
+    >>> y, backward = fd.dropout(np.ones((1, 4), "float32"), fd.Mask(0.5, fd.Key(0, 0, 0)))
+    >>> y
+    array([[2., 2., 0., 0.]], dtype=float32)
+    >>> backward(y)
+    array([[4., 4., 0., 0.]], dtype=float32)
+    """
+    x = _validate.float_array("x", x)
+    _validate.instance("mask", mask, Mask, "a fastdrop.Mask")
+    if out is not None:
+        _validate.out_array("out", out, x.shape, x.dtype, "x", x)
+    bound = mask.bind(x.shape)
+    backend = default_backend()
+    y = backend.dropout_forward(_plain(x), bound, out)
+    shape, dtype = x.shape, x.dtype
+
+    def backward(dy: Any, *, out: Array | None = None) -> Array:
+        dy = _gradient(dy, shape, dtype)
+        if out is not None:
+            _validate.out_array("out", out, shape, dtype, "dy", dy)
+        return backend.dropout_backward(_plain(dy), bound, out)
+
+    return y, backward
+
+
+def _gradient(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    dy = _validate.float_array("dy", dy)
+    _validate.same_dtype("dy", dy, dtype, "y")
+    _validate.exact_shape("dy", dy, shape)
+    return dy
+
+
+def dense(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    activation: str | Callable[..., Array] | None = None,
+    input_mask: Mask | None = None,
+    output_mask: Mask | None = None,
+    out: Array | None = None,
+) -> tuple[Array, Backward]:
+    """Compute a fused dense layer: ``y = drop_out(activation(drop_in(x) @ weight + bias))``.
+
+    Parameters
+    ----------
+    x : array, shape (..., fan_in), float32 or float64
+        Two or more axes; axis 0 are the rows that masks count.
+    weight : array, shape (fan_in, fan_out), dtype of x
+    bias : array, shape (fan_out,), dtype of x, optional
+    activation : None, a name or a function of `fastdrop.activations`
+    input_mask, output_mask : Mask, optional
+        Dropout on x and on the activated result.
+    out : array, optional
+        Receives y: C-contiguous, of y's shape and dtype. It may be x itself, which is copied first.
+
+    Returns
+    -------
+    y : array, shape (..., fan_out), dtype of x, C-ordered
+    backward : callable
+        ``dx, dweight, dbias = backward(dy, input_gradient=True)``: new arrays; dx is None with ``input_gradient=False``,
+        dbias is None without a bias.
+
+    Raises
+    ------
+    TypeError: dtypes other than float32 and float64, or mixed. ValueError: shapes that do not fit, `out` that overlaps.
+
+    Notes
+    -----
+    The sum over fan_in runs in one fixed order: results do not depend on threads, on memory layout or on how a batch is cut.
+    ``activation="softmax"`` is done in separate passes.
+
+    Source: Srivastava et al. 2014, section 4: ``y~ = r * y``, ``z = W y~ + b``, ``y = f(z)``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop as fd
+    >>> y, backward = fd.dense(np.ones((1, 2), "float32"), np.eye(2, dtype="float32"), activation="relu")
+    >>> y
+    array([[1., 1.]], dtype=float32)
+    """
+    x = _validate.float_array("x", x, min_ndim=2)
+    weight = _validate.float_array("weight", weight, ndim=2)
+    _validate.same_dtype("weight", weight, x.dtype, "x")
+    fan_in, fan_out = weight.shape
+    if x.shape[-1] != fan_in:
+        _validate.fail_value("x", f"of shape (..., {fan_in}) to fit `weight` {weight.shape}", x.shape)
+    if bias is not None:
+        bias = _validate.float_array("bias", bias, ndim=1)
+        _validate.same_dtype("bias", bias, x.dtype, "x")
+        _validate.exact_shape("bias", bias, (fan_out,))
+    act = activations.get(activation)
+    for name, mask in (("input_mask", input_mask), ("output_mask", output_mask)):
+        if mask is not None:
+            _validate.instance(name, mask, Mask, "a fastdrop.Mask or None")
+    y_shape = (*x.shape[:-1], fan_out)
+    if out is not None:
+        _validate.out_array("out", out, y_shape, x.dtype, "x", x)
+        _validate.disjoint("out", out, "weight", weight)
+        if bias is not None:
+            _validate.disjoint("out", out, "bias", bias)
+        if np.may_share_memory(out, x):
+            x = x.copy()
+    bound_in = None if input_mask is None else input_mask.bind(x.shape, as_matrix=True)
+    separate = act is activations.SOFTMAX
+    bound_out = None if output_mask is None else output_mask.bind(y_shape, as_matrix=not separate)
+    weight, bias = _plain(weight), None if bias is None else _plain(bias)
+    if separate:
+        return _dense_softmax(x, weight, bias, bound_in, bound_out, y_shape, out)
+    kind = ActivationKind(act)
+    backend = default_backend()
+    x2 = _plain(x).reshape(-1, fan_in) if x.size else np.empty((_rows(x), fan_in), x.dtype)
+    out2 = None if out is None else out.reshape(_rows(x), fan_out)
+    y2, z2 = backend.dense_forward(x2, weight, bias, kind, bound_in, bound_out, True, out2)
+    x_shape = x.shape
+
+    def backward(dy: Any, input_gradient: bool = True) -> tuple[Array | None, Array, Array | None]:
+        dy = _plain(_gradient(dy, y_shape, x2.dtype)).reshape(y2.shape)
+        dweight = np.empty_like(weight)
+        dbias = None if bias is None else np.empty_like(bias)
+        dx = backend.dense_backward(
+            dy, x2, weight, y2, z2, kind, bound_in, bound_out, input_gradient, dweight, dbias, accumulate=False
+        )
+        return (None if dx is None else dx.reshape(x_shape)), dweight, dbias
+
+    return (out if out is not None else y2.reshape(y_shape)), backward
+
+
+def _rows(x: Array) -> int:
+    rows = 1
+    for extent in x.shape[:-1]:
+        rows *= extent
+    return rows
+
+
+def _dense_softmax(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    bound_in: BoundMask | None,
+    bound_out: BoundMask | None,
+    y_shape: tuple[int, ...],
+    out: Array | None,
+) -> tuple[Array, Backward]:
+    """Dense, softmax and dropout in separate passes."""
+    backend = default_backend()
+    fan_in, fan_out = weight.shape
+    x2 = _plain(x).reshape(_rows(x), fan_in)
+    z, _ = backend.dense_forward(x2, weight, bias, ActivationKind.LINEAR, bound_in, None, False)
+    p = backend.softmax_forward(z)
+    y = p if bound_out is None else backend.dropout_forward(p, bound_out)
+    if out is None:
+        out = y.reshape(y_shape)
+    else:
+        out[...] = y.reshape(y_shape)
+
+    def backward(dy: Any, input_gradient: bool = True) -> tuple[Array | None, Array, Array | None]:
+        dp = _plain(_gradient(dy, y_shape, x.dtype)).reshape(p.shape)
+        dp = dp if bound_out is None else backend.dropout_backward(dp, bound_out)
+        dz = backend.softmax_backward(dp, p)
+        dweight = np.empty_like(weight)
+        dbias = None if bias is None else np.empty_like(bias)
+        dx = backend.dense_backward(
+            dz, x2, weight, z, None, ActivationKind.LINEAR, bound_in, None, input_gradient, dweight, dbias, accumulate=False
+        )
+        return (None if dx is None else dx.reshape(x.shape)), dweight, dbias
+
+    return out, backward
