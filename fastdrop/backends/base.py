@@ -108,7 +108,7 @@ class AbstractBackend(ABC):
     ) -> Array | None:
         """Fill `dweight` and `dbias` (None: not wanted) and return dx where `want_dx`, else None.
 
-        ``dz = (keep ? dy * scale : 0) * act'(z)``, ``dbias (+)= sum over rows of dz``, ``dweight (+)= drop_in(x).T @ dz``,
+        ``dz = keep ? dy * scale * act'(z) : +0.0``, ``dbias (+)= sum over rows of dz``, ``dweight (+)= drop_in(x).T @ dz``,
         ``dx = drop_in(dz @ weight.T)``. `y` and `z` are what dense_forward returned.
         """
 
@@ -208,5 +208,5 @@ class AbstractBackend(ABC):
     def limit_column_norms(self, weight: Array, max_value: float) -> None:
         """Scale down, in place, every column of weight (fan_in, fan_out) whose Euclidean norm exceeds `max_value`.
 
-        ``w *= clip(norm, 0, max) / (1e-7 + norm)`` per column, as Keras's MaxNorm over axis 0.
+        ``w *= max / (1e-7 + norm)`` for such a column, as Keras's MaxNorm over axis 0; the others stay exactly as they are.
         """

@@ -1,0 +1,27 @@
+"""Scratch memory of kernels: buffers that belong to one Python thread, kept from call to call, grown when needed."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdrop._types import Array, Shape
+
+
+class Scratch(threading.local):
+    """Named buffers of the calling Python thread; what a buffer holds does not outlast the kernel call it was taken for."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, str], Array] = {}
+
+    def take(self, name: str, shape: Shape, dtype: npt.DTypeLike) -> Array:
+        """Return an array of that shape and dtype with undefined contents."""
+        kind = np.dtype(dtype)
+        size = math.prod(shape)
+        buffer = self._buffers.get((name, kind.char))
+        if buffer is None or buffer.size < size:
+            buffer = self._buffers[name, kind.char] = np.empty(size, dtype=kind)
+        return buffer[:size].reshape(shape)

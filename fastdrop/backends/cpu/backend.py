@@ -1,0 +1,304 @@
+"""`CpuBackend`: makes inputs contiguous, allocates results, and launches the kernels."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdrop._types import ActivationKind, Array
+from fastdrop.backends.base import AbstractBackend, needs_z
+from fastdrop.backends.cpu import dense, dropout, epilogue, losses, masks, softmax, updates
+from fastdrop.backends.cpu._jit import Kernel, max_scratch_threads
+from fastdrop.backends.cpu._scratch import Scratch
+from fastdrop.backends.cpu._vector import MR, NR
+from fastdrop.mask import BoundMask
+from fastdrop.rng import Key
+
+LOSS_NANOSECONDS = 3.0
+UPDATE_NANOSECONDS = 0.3
+BACKWARD_FACTOR = 1.5
+"""How much more the derivative of an activation costs than its value."""
+
+NO_OFFSETS: Final = np.zeros(1, dtype=np.int64)
+NO_PLAN: Final = np.zeros(masks.PLAN_SIZE, dtype=np.uint64)
+NO_LABELS: Final = np.zeros(0, dtype=np.int64)
+
+
+def readable(array: Array) -> Array:
+    """Return the array as kernels take inputs: C-contiguous, aligned, a read-only view; copied only if it must be."""
+    view = np.require(array, requirements=["C", "A"]).view()
+    view.flags.writeable = False
+    return view
+
+
+class CpuBackend(AbstractBackend):
+    """Array operations by Numba kernels. Stateless but for scratch, which belongs to the calling thread."""
+
+    name: ClassVar[str] = "cpu"
+
+    def __init__(self) -> None:
+        self._scratch = Scratch()
+        self._threads = max_scratch_threads()
+
+    def _decision_scratch(self) -> tuple[Array, Array]:
+        raw, bits = masks.scratch_shapes(self._threads)
+        return self._scratch.take("raw", raw, np.uint32), self._scratch.take("bits", bits, np.uint64)
+
+    def _drop(self, mask: BoundMask | None, dtype: np.dtype[Any]) -> epilogue.Drop:
+        """Return (plan, offsets, cutoffs, scale) of a mask; None keeps all."""
+        if mask is None:
+            return NO_PLAN, NO_OFFSETS, masks.NO_CUTOFFS, dtype.type(1)
+        return *masks.make_plan(mask, self._threads), dtype.type(mask.scale)
+
+    # Random words and decisions
+
+    def words(self, key: Key, domain: int, first: int, count: int) -> npt.NDArray[np.uint32]:
+        out = np.empty(count, dtype=np.uint32)
+        masks.words_kernel(count * masks.WORD_NANOSECONDS, masks.key_plan(key), np.uint64(domain), np.uint64(first), out)
+        return out
+
+    def decisions(self, mask: BoundMask, rows: tuple[int, int], columns: tuple[int, int]) -> npt.NDArray[np.uint64]:
+        width = columns[1] - columns[0]
+        out = np.empty((rows[1] - rows[0], -(-width // masks.WORD_BITS)), dtype=np.uint64)
+        plan, offsets, cutoffs = masks.make_plan(mask, self._threads)
+        raw, bits = self._decision_scratch()
+        work = out.size * masks.WORD_BITS * dropout.NANOSECONDS
+        masks.decisions_kernel(work, plan, offsets, cutoffs, rows[0], columns[0], width, out, raw, bits)
+        return out
+
+    # Dropout
+
+    def dropout_forward(self, x: Array, mask: BoundMask, out: Array | None = None) -> Array:
+        y = np.empty(x.shape, x.dtype) if out is None else out
+        shape = mask.rows, mask.columns
+        drop = self._drop(mask, x.dtype)
+        raw, bits = self._decision_scratch()
+        dropout.dropout_kernel(x.size * dropout.NANOSECONDS, readable(x).reshape(shape), y.reshape(shape), *drop, raw, bits)
+        return y
+
+    def dropout_backward(self, dy: Array, mask: BoundMask, out: Array | None = None) -> Array:
+        return self.dropout_forward(dy, mask, out)
+
+    # Dense
+
+    def _product(
+        self,
+        a: Array,
+        b: Array,
+        c: Array,
+        form: tuple[bool, bool, bool],
+        *,
+        a_drop: epilogue.Drop,
+        c_drop: epilogue.Drop,
+        bias: Array | None = None,
+        activation: ActivationKind = ActivationKind.LINEAR,
+        y: Array | None = None,
+    ) -> None:
+        """``c (+)= drop(op(a)) @ op(b) + bias``, ``y = drop(act(c))``; see `dense.product_kernel`."""
+        if c.size == 0:
+            return
+        dtype, take, threads = c.dtype, self._scratch.take, self._threads
+        depth = a.shape[0] if form[0] else a.shape[1]
+        if depth == 0 and not form[2]:
+            c[...] = 0
+        raw, bits = self._decision_scratch()
+        scratch = (
+            take("packed", (dense.packed_size(c.shape[0], depth),), dtype),
+            take("panel", (threads, dense.KC * NR), dtype),
+            take("edge", (threads, MR * NR), dtype),
+            take("line", (threads, dense.LINE), dtype),
+            raw,
+            bits,
+        )
+        bias = np.zeros(0, dtype) if bias is None else bias
+        work = 2.0 * c.size * depth / dense.FLOPS_PER_NANOSECOND + c.size * epilogue.NANOSECONDS[activation]
+        dense.product_kernel(
+            work, readable(a), readable(b), c, c if y is None else y, form, a_drop, readable(bias), int(activation), c_drop, scratch
+        )
+
+    def dense_forward(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        activation: ActivationKind,
+        input_mask: BoundMask | None,
+        output_mask: BoundMask | None,
+        keep_z: bool,
+        out: Array | None = None,
+    ) -> tuple[Array, Array | None]:
+        y = np.empty((x.shape[0], weight.shape[1]), x.dtype) if out is None else out
+        z = np.empty_like(y) if keep_z and needs_z(activation) else None
+        self._product(
+            x,
+            weight,
+            y if z is None else z,
+            (False, False, False),
+            a_drop=self._drop(input_mask, x.dtype),
+            c_drop=self._drop(output_mask, x.dtype),
+            bias=bias,
+            activation=activation,
+            y=y,
+        )
+        return y, z
+
+    def dense_backward(
+        self,
+        dy: Array,
+        x: Array,
+        weight: Array,
+        y: Array,
+        z: Array | None,
+        activation: ActivationKind,
+        input_mask: BoundMask | None,
+        output_mask: BoundMask | None,
+        want_dx: bool,
+        dweight: Array | None,
+        dbias: Array | None,
+        accumulate: bool,
+    ) -> Array | None:
+        dz = self._gradient(dy, y if z is None else z, activation, output_mask, dbias, accumulate)
+        input_drop, no_drop = self._drop(input_mask, x.dtype), self._drop(None, x.dtype)
+        if dweight is not None:
+            self._product(x, dz, dweight, (True, False, accumulate), a_drop=input_drop, c_drop=no_drop)
+        if not want_dx:
+            return None
+        dx = np.empty_like(x, order="C")
+        self._product(dz, weight, dx, (False, True, False), a_drop=no_drop, c_drop=input_drop)
+        return dx
+
+    def _gradient(
+        self,
+        dy: Array,
+        state: Array,
+        activation: ActivationKind,
+        mask: BoundMask | None,
+        dbias: Array | None,
+        accumulate: bool,
+        out: Array | None = None,
+    ) -> Array:
+        """Return dz, and fill dbias with its column sums; all (rows, columns)."""
+        if dbias is None and mask is None and activation == ActivationKind.LINEAR and out is None:
+            return dy
+        dz = np.empty(dy.shape, dy.dtype) if out is None else out
+        chunks = -(-dy.shape[0] // epilogue.CHUNK_ROWS) if dbias is not None else 0
+        partial = self._scratch.take("partial", (chunks, dy.shape[1]), dy.dtype)
+        raw, bits = self._decision_scratch()
+        work = dy.size * (epilogue.NANOSECONDS[activation] * BACKWARD_FACTOR + dropout.NANOSECONDS)
+        drop = self._drop(mask, dy.dtype)
+        epilogue.gradient_kernel(work, readable(dy), readable(state), dz, partial, int(activation), drop, raw, bits)
+        if dbias is not None:
+            epilogue.join_kernel(partial.size * UPDATE_NANOSECONDS, partial, dbias, accumulate)
+        return dz
+
+    # Activations
+
+    def activation_forward(self, x: Array, activation: ActivationKind, out: Array | None = None) -> Array:
+        y = np.empty(x.shape, x.dtype) if out is None else out
+        work = x.size * epilogue.NANOSECONDS[activation]
+        epilogue.activation_kernel(work, readable(x).reshape(-1), y.reshape(-1), int(activation))
+        return y
+
+    def activation_backward(self, dy: Array, x: Array, activation: ActivationKind, out: Array | None = None) -> Array:
+        dx = np.empty(dy.shape, dy.dtype) if out is None else out
+        row = (1, dx.size)
+        self._gradient(readable(dy).reshape(row), readable(x).reshape(row), activation, None, None, False, dx.reshape(row))
+        return dx
+
+    def softmax_forward(self, x: Array, out: Array | None = None) -> Array:
+        y = np.empty(x.shape, x.dtype) if out is None else out
+        if y.size:
+            softmax.softmax_forward_kernel(x.size * LOSS_NANOSECONDS, readable(x), y)
+        return y
+
+    def softmax_backward(self, dy: Array, y: Array, out: Array | None = None) -> Array:
+        dx = np.empty(dy.shape, dy.dtype) if out is None else out
+        softmax.softmax_backward_kernel(dy.size * LOSS_NANOSECONDS, readable(dy), readable(y), dx)
+        return dx
+
+    # Losses
+
+    def _loss(
+        self, kernel: Kernel, outputs: Array, labels: Array, weights: npt.NDArray[np.float64] | None, normalizer: float
+    ) -> tuple[float, Array]:
+        """Run a loss kernel on class numbers or target rows."""
+        rows = len(outputs)
+        grad = np.empty(outputs.shape, outputs.dtype)
+        row_losses = np.zeros(rows)
+        if outputs.size:
+            factors = np.full(rows, 1.0 / normalizer) if weights is None else weights / normalizer
+            classes = labels.ndim == 1
+            targets = np.zeros((0, outputs.shape[1]), outputs.dtype) if classes else labels
+            arguments = (readable(labels if classes else NO_LABELS), readable(targets), readable(factors), grad, row_losses)
+            kernel(outputs.size * LOSS_NANOSECONDS, readable(outputs), *arguments)
+        return float(row_losses.sum()), grad
+
+    def softmax_cross_entropy(
+        self, logits: Array, labels: Array, weights: npt.NDArray[np.float64] | None, normalizer: float
+    ) -> tuple[float, Array]:
+        return self._loss(losses.softmax_cross_entropy_kernel, logits, labels, weights, normalizer)
+
+    def sigmoid_cross_entropy(
+        self, logits: Array, labels: Array, weights: npt.NDArray[np.float64] | None, normalizer: float
+    ) -> tuple[float, Array]:
+        if labels.ndim == 1 and logits.shape[1] == 1:
+            labels = labels[:, None].astype(logits.dtype)
+        return self._loss(losses.sigmoid_cross_entropy_kernel, logits, labels, weights, normalizer)
+
+    def categorical_cross_entropy(
+        self, probabilities: Array, labels: Array, weights: npt.NDArray[np.float64] | None, normalizer: float
+    ) -> tuple[float, Array]:
+        return self._loss(losses.categorical_cross_entropy_kernel, probabilities, labels, weights, normalizer)
+
+    def mean_squared_error(
+        self, predictions: Array, labels: Array, weights: npt.NDArray[np.float64] | None, normalizer: float
+    ) -> tuple[float, Array]:
+        return self._loss(losses.mean_squared_error_kernel, predictions, labels, weights, normalizer)
+
+    # Updates
+
+    def sgd_update(
+        self,
+        value: Array,
+        grad: Array,
+        velocity: Array | None,
+        learning_rate: float,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+    ) -> None:
+        number = value.dtype.type
+        rate, decay = number(learning_rate), number(weight_decay * learning_rate)
+        work, w, g = value.size * UPDATE_NANOSECONDS, value.reshape(-1), readable(grad).reshape(-1)
+        if velocity is None:
+            updates.sgd_kernel(work, w, g, rate, decay)
+        else:
+            updates.momentum_kernel(work, w, g, velocity.reshape(-1), rate, number(momentum), nesterov, decay)
+
+    def adam_update(
+        self,
+        value: Array,
+        grad: Array,
+        mean: Array,
+        variance: Array,
+        learning_rate: float,
+        step_size: float,
+        beta_1: float,
+        beta_2: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> None:
+        rates = np.array([step_size, 1 - beta_1, 1 - beta_2, epsilon, weight_decay * learning_rate], dtype=value.dtype)
+        arrays = value.reshape(-1), readable(grad).reshape(-1), mean.reshape(-1), variance.reshape(-1)
+        updates.adam_kernel(2 * value.size * UPDATE_NANOSECONDS, *arrays, readable(rates))
+
+    def sum_of_squares(self, x: Array) -> float:
+        sums = np.zeros(-(-x.size // updates.CHUNK))
+        updates.square_sums_kernel(x.size * UPDATE_NANOSECONDS, readable(x).reshape(-1), sums)
+        return float(sums.sum())
+
+    def limit_column_norms(self, weight: Array, max_value: float) -> None:
+        norms = np.empty(weight.shape[1])
+        updates.limit_norms_kernel(2 * weight.size * UPDATE_NANOSECONDS, weight, norms, float(max_value))

@@ -1,0 +1,302 @@
+"""Decision bits: the mask contract evaluated into per-thread scratch, 64 columns a word.
+
+Notation: a *plan* is a BoundMask as kernels take it: a uint64 array of `PLAN_SIZE` fields (indices below), an int64 array of
+`offsets` and a uint64 array of `cutoffs` (one for each mask row from `FIRST_ROW` on, fixed counts only). A cutoff is
+``word << 32 | position`` of the last unit that its mask row drops, so that a unit is kept where its own is greater.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdrop._types import Domain, MaskKind
+from fastdrop.backends.cpu._jit import device, kernel
+from fastdrop.backends.cpu._vector import GROUP_BLOCKS, WORD_BITS, numba, pack_decisions
+from fastdrop.backends.formulas.philox import HALF, MASK, philox_block
+from fastdrop.mask import TIE_BITS, BoundMask
+from fastdrop.rng import BYTES_PER_BLOCK, DOMAIN_SHIFT, MASK32, WORDS_PER_BLOCK, Key
+
+prange = numba.prange
+
+U64: TypeAlias = npt.NDArray[np.uint64]
+Plan: TypeAlias = tuple[U64, npt.NDArray[np.int64], U64]
+
+KIND, KEY_0, KEY_1, STREAM, STEP, THRESHOLD, ROW_SIZE, ROW_OFFSET, GROUP, COLUMN_STEP, DOMAIN_BASE, FIRST_ROW = range(12)
+PLAN_SIZE = 12
+
+KEEP_ALL, DROP_ALL, BERNOULLI = int(MaskKind.KEEP_ALL), int(MaskKind.DROP_ALL), int(MaskKind.BERNOULLI)
+TIE_SHIFT, TIE_MASK = np.uint64(TIE_BITS), np.uint64((1 << TIE_BITS) - 1)
+TIE_DROP_SHIFT = np.uint64(32 - TIE_BITS)
+DECISION_DOMAIN, TIE_DOMAIN, RANK_DOMAIN = (
+    np.uint64(domain) for domain in (Domain.DECISION_BYTES, Domain.TIE_WORDS, Domain.FIXED_COUNT_RANKS)
+)
+DOMAIN_SHIFT_64 = np.uint64(DOMAIN_SHIFT)
+ZERO, ONE, ALL = np.uint64(0), np.uint64(1), np.uint64(2**64 - 1)
+BLOCK_BITS = np.uint64(4)
+"""log2 of the bytes of a block."""
+BLOCK_MASK = np.uint64(BYTES_PER_BLOCK - 1)
+WORD_SHIFT = np.uint64(6)
+
+SPAN = 4096
+"""Most columns that one call of `decide` takes."""
+SPAN_WORDS = SPAN // WORD_BITS
+SPAN_BLOCKS = SPAN // BYTES_PER_BLOCK + GROUP_BLOCKS
+RAW_WORDS = WORDS_PER_BLOCK * SPAN_BLOCKS
+ALIGNED_WORDS = SPAN_BLOCKS * BYTES_PER_BLOCK // WORD_BITS + 1
+
+
+def scratch_shapes(threads: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the shapes of the scratch of `decide` for so many threads: raw words (uint32) and bits (uint64)."""
+    return (threads, RAW_WORDS), (threads, SPAN_WORDS + 2 * ALIGNED_WORDS)
+
+
+@device
+def block_counter(number: np.uint64, domain: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """Return counter words 0 and 1 of a block of a domain."""
+    return number & MASK, (number >> HALF) | (domain << DOMAIN_SHIFT_64)
+
+
+@device
+def fill_blocks(plan: U64, domain: np.uint64, first: np.uint64, count: int, raw: npt.NDArray[np.uint32]) -> None:
+    """Write blocks first .. first + count - 1 of a domain: word k of block i to ``raw[k * SPAN_BLOCKS + i]``."""
+    k0, k1, stream, step = plan[KEY_0], plan[KEY_1], plan[STREAM], plan[STEP]
+    w0, w1 = raw[:count], raw[SPAN_BLOCKS : SPAN_BLOCKS + count]
+    w2, w3 = raw[2 * SPAN_BLOCKS : 2 * SPAN_BLOCKS + count], raw[3 * SPAN_BLOCKS : 3 * SPAN_BLOCKS + count]
+    for i in range(count):
+        c0, c1 = block_counter(first + np.uint64(i), domain)
+        x0, x1, x2, x3 = philox_block(c0, c1, stream, step, k0, k1)
+        w0[i], w1[i], w2[i], w3[i] = np.uint32(x0), np.uint32(x1), np.uint32(x2), np.uint32(x3)
+
+
+@device
+def single_word(plan: U64, domain: np.uint64, index: np.uint64) -> np.uint64:
+    """Return one word of a domain."""
+    c0, c1 = block_counter(index >> np.uint64(2), domain)
+    x0, x1, x2, x3 = philox_block(c0, c1, plan[STREAM], plan[STEP], plan[KEY_0], plan[KEY_1])
+    lane = index & np.uint64(3)
+    low = x0 if lane == ZERO else x1
+    high = x2 if lane == np.uint64(2) else x3
+    return low if lane < np.uint64(2) else high
+
+
+@device
+def lowest_bit(word: np.uint64) -> np.uint64:
+    """Return the number of the lowest set bit of a word that is not 0."""
+    position = ZERO
+    for shift in (32, 16, 8, 4, 2, 1):
+        low = word & ((ONE << np.uint64(shift)) - ONE)
+        if low == ZERO:
+            word = word >> np.uint64(shift)
+            position += np.uint64(shift)
+        else:
+            word = low
+    return position
+
+
+@device
+def settle_ties(plan: U64, lo: np.uint64, first: np.uint64, words: int, keep: U64, ties: U64) -> None:
+    """Set the keep bits of elements whose byte equals hi: kept unless the top 24 bits of their tie word are below lo."""
+    domain = TIE_DOMAIN + plan[DOMAIN_BASE]
+    for k in range(words):
+        left = ties[k]
+        while left != ZERO:
+            bit = lowest_bit(left)
+            left &= left - ONE
+            tie = single_word(plan, domain, first + (np.uint64(k) << WORD_SHIFT) + bit) >> TIE_DROP_SHIFT
+            if tie >= lo:
+                keep[k] |= ONE << bit
+
+
+@device
+def decide_bernoulli(plan: U64, start: np.uint64, count: int, raw: npt.NDArray[np.uint32], bits: U64) -> None:
+    """Write the decisions of mask elements start .. start + count - 1 (count <= SPAN) to bits 0 .. count - 1."""
+    hi, lo = plan[THRESHOLD] >> TIE_SHIFT, plan[THRESHOLD] & TIE_MASK
+    first = start >> BLOCK_BITS
+    skip = start & BLOCK_MASK
+    groups = (int(skip) + count + GROUP_BLOCKS * BYTES_PER_BLOCK - 1) // (GROUP_BLOCKS * BYTES_PER_BLOCK)
+    keep = bits[SPAN_WORDS : SPAN_WORDS + ALIGNED_WORDS]
+    ties = bits[SPAN_WORDS + ALIGNED_WORDS : SPAN_WORDS + 2 * ALIGNED_WORDS]
+    fill_blocks(plan, DECISION_DOMAIN + plan[DOMAIN_BASE], first, groups * GROUP_BLOCKS, raw)
+    for g in range(groups):
+        pack_decisions(raw, SPAN_BLOCKS, g * GROUP_BLOCKS, hi, keep, ties, 2 * g)
+    if lo == ZERO:
+        for k in range(2 * groups):  # nothing is below 0: ties are kept
+            keep[k] |= ties[k]
+    else:
+        settle_ties(plan, lo, first << BLOCK_BITS, 2 * groups, keep, ties)
+    keep[2 * groups] = ZERO
+    for k in range((count + WORD_BITS - 1) // WORD_BITS):
+        bits[k] = (keep[k] >> skip) | ((keep[k + 1] << ONE) << (np.uint64(WORD_BITS - 1) - skip))
+
+
+@device
+def decide_fixed(plan: U64, cutoff: U64, row: np.uint64, start: np.uint64, count: int, raw: npt.NDArray[np.uint32], bits: U64) -> None:
+    """Write the decisions of positions start .. start + count - 1 of a mask row that drops a fixed count."""
+    domain = RANK_DOMAIN + plan[DOMAIN_BASE]
+    at = row * plan[ROW_SIZE] + start
+    first = at >> np.uint64(2)
+    skip = int(at & np.uint64(3))
+    last = cutoff[int(row - plan[FIRST_ROW])]
+    done = 0
+    while done < count:  # SPAN_BLOCKS blocks are fewer words than SPAN
+        part = min(count - done, (SPAN_BLOCKS - GROUP_BLOCKS) * WORDS_PER_BLOCK)
+        fill_blocks(plan, domain, first + np.uint64(done // WORDS_PER_BLOCK), (part + skip + 3) // 4, raw)
+        for k in range(part // WORD_BITS + 1):
+            word = ZERO
+            for b in range(min(WORD_BITS, part - k * WORD_BITS)):
+                i = k * WORD_BITS + b
+                value = np.uint64(raw[((i + skip) & 3) * SPAN_BLOCKS + ((i + skip) >> 2)])
+                rank = value << HALF | (start + np.uint64(done + i))
+                word |= np.uint64(rank > last) << np.uint64(b)
+            if k * WORD_BITS < part:
+                bits[done // WORD_BITS + k] = word
+        done += part
+
+
+@device
+def decide(
+    plan: U64, offsets: npt.NDArray[np.int64], cutoffs: U64, i: int, column: int, count: int, raw: npt.NDArray[np.uint32], bits: U64
+) -> None:
+    """Write the decisions of columns column .. column + count - 1 (count <= SPAN) of matrix row i to bits 0 .. count - 1.
+
+    Bits beyond `count` are not defined. `raw` and `bits` are one thread's scratch (`scratch_shapes`).
+    """
+    kind = int(plan[KIND])
+    words = (count + WORD_BITS - 1) // WORD_BITS
+    if kind == KEEP_ALL or kind == DROP_ALL:
+        for k in range(words):
+            bits[k] = ALL if kind == KEEP_ALL else ZERO
+        return
+    inner = np.uint64(len(offsets))
+    row, group = np.uint64(i), plan[GROUP]
+    mask_row = ZERO if group == ZERO else (plan[ROW_OFFSET] + row // inner) // group
+    offset = np.uint64(offsets[int(row % inner)])
+    step = plan[COLUMN_STEP]
+    start = offset + np.uint64(column) * step
+    wanted = count if step == ONE else 1
+    if kind == BERNOULLI:
+        decide_bernoulli(plan, mask_row * plan[ROW_SIZE] + start, wanted, raw, bits)
+    else:
+        decide_fixed(plan, cutoffs, mask_row, start, wanted, raw, bits)
+    if step == ZERO:
+        one = ALL if bits[0] & ONE else ZERO
+        for k in range(words):
+            bits[k] = one
+
+
+# Kernels
+
+
+@kernel
+def decisions_kernel(
+    plan: U64,
+    offsets: npt.NDArray[np.int64],
+    cutoffs: U64,
+    first_row: int,
+    first_column: int,
+    columns: int,
+    out: U64,
+    raw: npt.NDArray[np.uint32],
+    bits: U64,
+    threads: int,
+) -> None:
+    """Write the packed decisions of the rectangle that starts at (first_row, first_column) to out (rows, words)."""
+    rows = out.shape[0]
+    for t in prange(threads):
+        for i in range(t * rows // threads, (t + 1) * rows // threads):
+            for done in range(0, columns, SPAN):
+                count = min(SPAN, columns - done)
+                decide(plan, offsets, cutoffs, first_row + i, first_column + done, count, raw[t], bits[t])
+                words = (count + WORD_BITS - 1) // WORD_BITS
+                if count % WORD_BITS:
+                    bits[t, words - 1] &= (ONE << np.uint64(count % WORD_BITS)) - ONE
+                for k in range(words):
+                    out[i, done // WORD_BITS + k] = bits[t, k]
+
+
+@kernel
+def words_kernel(plan: U64, domain: np.uint64, first: np.uint64, out: npt.NDArray[np.uint32], threads: int) -> None:
+    """Write words first .. first + len(out) - 1 of a domain."""
+    n = len(out)
+    for t in prange(threads):
+        for i in range(t * n // threads, (t + 1) * n // threads):
+            out[i] = np.uint32(single_word(plan, domain, first + np.uint64(i)))
+
+
+RADIX_BITS = 8
+RADIX = 1 << RADIX_BITS
+
+
+@device
+def row_cutoff(plan: U64, row: np.uint64, words: npt.NDArray[np.uint32], counts: npt.NDArray[np.int64]) -> np.uint64:
+    """Return ``word << 32 | position`` of the last dropped unit of a mask row: a radix selection, byte by byte."""
+    n = int(plan[ROW_SIZE])
+    first = row * plan[ROW_SIZE]
+    for j in range(n):
+        words[j] = np.uint32(single_word(plan, RANK_DOMAIN + plan[DOMAIN_BASE], first + np.uint64(j)))
+    left = int(plan[THRESHOLD])  # which one of the candidates, counted from 1
+    prefix, fixed = ZERO, ZERO
+    for level in range(32 // RADIX_BITS):
+        shift = np.uint64(32 - RADIX_BITS * (level + 1))
+        counts[:] = 0
+        for j in range(n):
+            word = np.uint64(words[j])
+            if word & fixed == prefix:
+                counts[int((word >> shift) & np.uint64(RADIX - 1))] += 1
+        digit = 0
+        while counts[digit] < left:
+            left -= counts[digit]
+            digit += 1
+        prefix |= np.uint64(digit) << shift
+        fixed |= np.uint64(RADIX - 1) << shift
+    for j in range(n):  # equal words: the smaller positions are dropped first
+        if np.uint64(words[j]) == prefix:
+            left -= 1
+            if left == 0:
+                return prefix << HALF | np.uint64(j)
+    return ALL
+
+
+@kernel
+def cutoffs_kernel(plan: U64, words: npt.NDArray[np.uint32], counts: npt.NDArray[np.int64], out: U64, threads: int) -> None:
+    """Write the cutoffs of mask rows FIRST_ROW .. FIRST_ROW + len(out) - 1; words (threads, row_size), counts (threads, RADIX)."""
+    n = len(out)
+    for t in prange(threads):
+        for i in range(t * n // threads, (t + 1) * n // threads):
+            out[i] = row_cutoff(plan, plan[FIRST_ROW] + np.uint64(i), words[t], counts[t])
+
+
+# Host side
+
+
+NO_CUTOFFS: U64 = np.zeros(0, dtype=np.uint64)
+WORD_NANOSECONDS = 8.0
+"""Estimated cost of one word of a fixed-count mask, and of a tie."""
+
+
+def key_plan(key: Key) -> U64:
+    """Return a plan that holds a key alone."""
+    plan = np.zeros(PLAN_SIZE, dtype=np.uint64)
+    plan[KEY_0], plan[KEY_1], plan[STREAM], plan[STEP] = key.seed & MASK32, key.seed >> 32, key.stream, key.step
+    return plan
+
+
+def make_plan(mask: BoundMask, threads: int) -> Plan:
+    """Return (plan, offsets, cutoffs) of a bound mask; a fixed count's cutoffs are found here, once for a mask and step."""
+    plan = key_plan(mask.key)
+    plan[KIND], plan[THRESHOLD], plan[ROW_SIZE], plan[ROW_OFFSET] = mask.kind, mask.threshold, mask.row_size, mask.row_offset
+    plan[GROUP], plan[COLUMN_STEP], plan[DOMAIN_BASE] = mask.group, mask.column_step, mask.domain_base
+    if mask.kind != MaskKind.FIXED_COUNT or mask.rows == 0:
+        return plan, mask.offsets, NO_CUTOFFS
+    first = mask.mask_row(0)
+    plan[FIRST_ROW] = first
+    cutoffs = np.empty(mask.mask_row(mask.rows - 1) - first + 1, dtype=np.uint64)
+    words = np.empty((threads, mask.row_size), dtype=np.uint32)
+    counts = np.empty((threads, RADIX), dtype=np.int64)
+    cutoffs_kernel(len(cutoffs) * mask.row_size * WORD_NANOSECONDS, plan, words, counts, cutoffs)
+    return plan, mask.offsets, cutoffs
+
+

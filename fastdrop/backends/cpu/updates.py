@@ -1,0 +1,102 @@
+"""Updates of parameters, in place, and what goes with them; formulas in `backends.base`, as Keras has them.
+
+Arrays are one-dimensional views; elements are independent, so that threads do not show in the result. Sums of squares are
+taken in chunks of CHUNK elements that are joined in order.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdrop._types import Array
+from fastdrop.backends.cpu._jit import kernel
+from fastdrop.backends.cpu._vector import numba
+from fastdrop.backends.formulas._formula import fma
+
+prange = numba.prange
+
+CHUNK = 4096
+"""Elements whose squares are added up one after the other: part of the definition of the result."""
+NORM_EPSILON = 1e-7
+"""Keras's epsilon, added to a norm before dividing by it."""
+
+
+@kernel
+def sgd_kernel(value: Array, grad: Array, learning_rate: Any, decay: Any, threads: int) -> None:
+    """``w = (w - w * decay) - lr * g``; decay is the product of decay and learning rate."""
+    n = len(value)
+    for t in prange(threads):
+        low, high = t * n // threads, (t + 1) * n // threads
+        w, g = value[low:high], grad[low:high]
+        for i in range(high - low):
+            w[i] = fma(-learning_rate, g[i], fma(-decay, w[i], w[i]))
+
+
+@kernel
+def momentum_kernel(
+    value: Array, grad: Array, velocity: Array, learning_rate: Any, momentum: Any, nesterov: bool, decay: Any, threads: int
+) -> None:
+    """``v = momentum * v - lr * g``; ``w += v``, or ``w += momentum * v - lr * g`` with Nesterov's rule."""
+    n = len(value)
+    for t in prange(threads):
+        low, high = t * n // threads, (t + 1) * n // threads
+        w, g, v = value[low:high], grad[low:high], velocity[low:high]
+        if nesterov:
+            for i in range(high - low):
+                step = learning_rate * g[i]
+                v[i] = fma(momentum, v[i], -step)
+                w[i] = fma(-decay, w[i], w[i]) + fma(momentum, v[i], -step)
+        else:
+            for i in range(high - low):
+                v[i] = fma(momentum, v[i], -(learning_rate * g[i]))
+                w[i] = fma(-decay, w[i], w[i]) + v[i]
+
+
+@kernel
+def adam_kernel(
+    value: Array, grad: Array, mean: Array, variance: Array, rates: Array, threads: int
+) -> None:
+    """Adam; rates holds (step size, 1 - beta_1, 1 - beta_2, epsilon, decay times learning rate)."""
+    n = len(value)
+    step_size, rest_1, rest_2, epsilon, decay = rates[0], rates[1], rates[2], rates[3], rates[4]
+    for t in prange(threads):
+        low, high = t * n // threads, (t + 1) * n // threads
+        w, g, m, v = value[low:high], grad[low:high], mean[low:high], variance[low:high]
+        for i in range(high - low):
+            m[i] = fma(g[i] - m[i], rest_1, m[i])
+            v[i] = fma(fma(g[i], g[i], -v[i]), rest_2, v[i])
+            w[i] = fma(-decay, w[i], w[i]) - step_size * m[i] / (np.sqrt(v[i]) + epsilon)
+
+
+@kernel
+def square_sums_kernel(x: Array, sums: npt.NDArray[np.float64], threads: int) -> None:
+    """Write the sum of squares of each chunk of x, in binary64."""
+    chunks = len(sums)
+    for t in prange(threads):
+        for chunk in range(t * chunks // threads, (t + 1) * chunks // threads):
+            total = 0.0
+            for i in range(chunk * CHUNK, min(len(x), (chunk + 1) * CHUNK)):
+                total += float(x[i]) * float(x[i])
+            sums[chunk] = total
+
+
+@kernel
+def limit_norms_kernel(weight: Array, norms: npt.NDArray[np.float64], max_value: float, threads: int) -> None:
+    """Scale columns of weight whose norm exceeds max_value; norms is scratch, one number a column."""
+    rows, columns = weight.shape
+    for t in prange(threads):
+        low, high = t * columns // threads, (t + 1) * columns // threads
+        norms[low:high] = 0.0
+        for i in range(rows):
+            for j in range(low, high):
+                norms[j] += float(weight[i, j]) * float(weight[i, j])
+        for j in range(low, high):
+            norm = math.sqrt(norms[j])
+            norms[j] = max_value / (NORM_EPSILON + norm) if norm > max_value else 1.0
+        for i in range(rows):
+            for j in range(low, high):
+                weight[i, j] = float(weight[i, j]) * norms[j]

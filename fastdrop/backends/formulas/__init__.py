@@ -1,0 +1,1 @@
+"""Scalar formulas that the CPU and CUDA backends share."""
