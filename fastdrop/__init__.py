@@ -23,7 +23,7 @@ _HOME = {
     "dense": "functional",
     "dropout": "functional",
     "get_num_threads": "_config",
-    "load": "serialization",
+    "load": "loading",
     "load_checkpoint": "serialization",
     "save_checkpoint": "serialization",
     "set_num_threads": "_config",

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Callable, Collection, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -17,6 +19,7 @@ import numpy as np
 from fastdrop._types import FLOAT_DTYPES, Array, Shape
 from fastdrop.errors import ArgumentTypeError, ArgumentValueError
 
+MAX_SEED = 2**64 - 1
 FLOAT_HINT = '(hint: x.astype("float32"), and / 255 for images)'
 
 
@@ -55,13 +58,21 @@ def real(
     scalar = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
     if isinstance(scalar, bool | np.bool_ | str) or not isinstance(scalar, numbers.Real):
         fail_type(name, "a number", _kind(value))
-    number = float(scalar)
+    try:
+        number = float(scalar)
+    except OverflowError:
+        fail_value(name, "within the range of float64", "a larger integer")
     inside = (low < number if open_low else low <= number) and (number < high if open_high else number <= high)
     if not inside or math.isinf(number):
         left, right = "(" if open_low or low == -math.inf else "[", ")" if open_high or high == math.inf else "]"
         wanted = f"in {left}{low:g}, {high:g}{right}" if (low, high) != (-math.inf, math.inf) else "finite"
         fail_value(name, wanted, number)
     return number
+
+
+def optional_seed(name: str, value: Any) -> int | None:
+    """Return a seed of 64 bits, or None."""
+    return None if value is None else integer(name, value, 0, MAX_SEED)
 
 
 def rate(name: str, value: Any) -> float:
@@ -99,21 +110,40 @@ def callable_(name: str, value: Any, description: str = "callable") -> Callable[
     return value  # type: ignore[no-any-return]
 
 
+def path(name: str, value: Any) -> Path:
+    """Return a path; a string or anything with ``__fspath__`` is taken."""
+    if not isinstance(value, str | os.PathLike) or isinstance(value, bytes):
+        fail_type(name, "a path", _kind(value))
+    if not os.fspath(value) or "\0" in os.fspath(value):
+        fail_value(name, "the name of a file or folder", repr(os.fspath(value)))
+    return Path(value)
+
+
+def sequence(name: str, value: Any, description: str = "a list or tuple", *lengths: int) -> list[Any]:
+    """Return the entries of a list, tuple or array, of one of the lengths if some are given; a string is not a sequence."""
+    listed = value.ndim > 0 if isinstance(value, np.ndarray) else isinstance(value, Sequence)
+    if isinstance(value, str | bytes) or not listed:
+        fail_type(name, description, _kind(value))
+    if lengths and len(value) not in lengths:
+        fail_value(name, description, f"{len(value)} entries")
+    return list(value)
+
+
 def shape(name: str, value: Any) -> Shape:
     """Return a shape: a tuple of integers >= 0 with at least one entry; a single integer is taken as one axis."""
-    entries = (value,) if isinstance(value, numbers.Integral) else value
-    if isinstance(entries, str) or not isinstance(entries, Sequence | np.ndarray):
-        fail_type(name, "a tuple of integers", _kind(value))
-    if len(entries) == 0:
+    entries = [value] if isinstance(value, numbers.Integral) else sequence(name, value, "a tuple of integers")
+    if not entries:
         fail_value(name, "a shape of at least one axis", "()")
     return tuple(integer(name, entry, 0) for entry in entries)
 
 
 def dtype(name: str, value: Any) -> np.dtype[Any]:
     """Return float32 or float64 as a NumPy dtype."""
+    if value is None:  # NumPy's default, float64, would be a surprise
+        fail_type(name, '"float32" or "float64"', "None")
     try:
-        result = np.dtype(value)
-    except TypeError:
+        result: np.dtype[Any] = np.dtype(value)
+    except (TypeError, ValueError):
         fail_type(name, '"float32" or "float64"', repr(value))
     if result not in FLOAT_DTYPES:
         fail_type(name, '"float32" or "float64"', result)
@@ -133,7 +163,7 @@ def to_array(name: str, value: Any) -> Array:
         fail_type(name, "an array", _kind(value))
     try:
         return np.asarray(value)
-    except (TypeError, ValueError) as error:
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
         fail_type(name, "an array", f"{_kind(value)} ({error})")
 
 
@@ -156,6 +186,28 @@ def float_array(name: str, value: Any, *, ndim: int | None = None, min_ndim: int
         wanted = "an array of at least one axis" if min_ndim == 1 else f"an array of at least {min_ndim} axes"
         fail_value(name, wanted, f"shape {array.shape}")
     return array
+
+
+def numbers_array(name: str, value: Any) -> Array:
+    """Return `value` as an array of real numbers of any dtype: bools, integers or floats."""
+    array = to_array(name, value)
+    if array.dtype.kind not in "iubf":
+        fail_type(name, "an array of numbers", array.dtype)
+    return array
+
+
+def all_true(name: str, inside: Any, wanted: str, array: Array) -> None:
+    """Raise unless `inside` is True everywhere; the text shows the first value of `array` that is not as wanted."""
+    if not np.all(inside):
+        index = int(np.argmin(inside))
+        fail_value(name, wanted, f"{array.reshape(-1)[index]} at position {index}")
+
+
+def same_length(name: str, array: Array, length: int, other: str) -> None:
+    """Raise unless `array` has as many rows as the argument `other`."""
+    if array.ndim == 0 or len(array) != length:
+        got = f"shape {array.shape}" if array.ndim == 0 else f"{len(array)} rows"
+        fail_value(name, f"of as many rows as `{other}` ({length})", got)
 
 
 def same_dtype(name: str, array: Array, dtype: np.dtype[Any], other: str) -> None:
@@ -204,3 +256,27 @@ def disjoint(name: str, out: Array, other_name: str, other: Array) -> None:
     """Raise if `out` shares any memory with `other`."""
     if np.may_share_memory(out, other) and np.shares_memory(out, other):
         fail_value(name, f"disjoint from `{other_name}`", "an array that shares memory with it")
+
+
+def row_shape(layer: str, wanted: Shape, got: Shape, *, last_axes: bool = False) -> None:
+    """Raise unless rows of x, given to a layer, have the wanted shape (on the last axes only, with `last_axes`)."""
+    fits = len(got) >= len(wanted) and got[len(got) - len(wanted) :] == wanted if last_axes else got == wanted
+    if not fits:
+        between = "..., " if last_axes else ""
+        wanted_text, got_text = (", ".join(map(str, extents)) for extents in (wanted, got))
+        fail_value(
+            "x", f"of shape (rows, {between}{wanted_text}) for layer {layer!r}", f"(rows, {got_text})" if got else "(rows,)"
+        )
+
+
+def instances(name: str, values: Any, wanted: type, description: str) -> tuple[Any, ...]:
+    """Return a tuple of at least one instance of the class; `description` says in words what is wanted."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        fail_type(name, f"a sequence of {description}", _kind(values))
+    members = tuple(values)
+    if not members:
+        fail_value(name, f"a sequence of {description}", "none")
+    for i, member in enumerate(members):
+        if not isinstance(member, wanted):
+            fail_type(name, f"a sequence of {description}", f"{_kind(member)} at {i}")
+    return members

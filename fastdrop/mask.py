@@ -5,6 +5,7 @@ Source: the mask contract, version 1 (README, "The mask contract").
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Sequence
@@ -40,8 +41,9 @@ def bernoulli_scale(threshold: int) -> float:
 class BoundMask:
     """A mask bound to an array that is seen as a matrix of `rows` x `columns`: what every backend operation takes.
 
-    Matrix row i belongs to array row ``r = i // inner`` (inner = len(offsets)); its mask row is ``m = (row_offset + r) // group``,
-    or 0 for group 0; column j is mask element ``m * row_size + offsets[i % inner] + j * column_step``.
+    Matrix row i belongs to array row ``r = i // inner`` (inner = len(offsets)); its mask row is
+    ``m = (row_offset + r) // group``, or 0 for group 0; column j is mask element
+    ``m * row_size + offsets[i % inner] + j * column_step``.
 
     Attributes
     ----------
@@ -92,6 +94,21 @@ class BoundMask:
         keep = bernoulli_keep(self.key, mask_row * self.row_size + low, high - low + 1, self.threshold, self.domain_base)
         return keep[positions - low]
 
+    def keep_rectangle(self, rows: tuple[int, int], columns: tuple[int, int]) -> BoolArray:
+        """Return the decisions of the rectangle rows[0]:rows[1] x columns[0]:columns[1], in plain NumPy."""
+        if self.kind == MaskKind.BERNOULLI and self.group == 1 and self.row_size == len(self.offsets) * self.columns:
+            # Matrix rows lie one after the other in the stream.
+            first, count = self.row_offset * self.row_size + rows[0] * self.columns, (rows[1] - rows[0]) * self.columns
+            together = bernoulli_keep(self.key, first, count, self.threshold, self.domain_base)
+            return together.reshape(rows[1] - rows[0], self.columns)[:, columns[0] : columns[1]]
+        keep = np.empty((rows[1] - rows[0], columns[1] - columns[0]), dtype=np.bool_)
+        previous: tuple[int, int] | None = None
+        for i, row in enumerate(range(*rows)):
+            place = (self.mask_row(row), int(self.offsets[row % len(self.offsets)]))
+            keep[i] = keep[i - 1] if place == previous else self.keep_row(row, columns[0], keep.shape[1])
+            previous = place
+        return keep
+
 
 def bernoulli_keep(key: Key, first: int, count: int, threshold: int, domain_base: int = 0) -> BoolArray:
     """Return the Bernoulli decisions of mask elements first .. first + count - 1: True means kept.
@@ -120,11 +137,10 @@ def fixed_count_keep(key: Key, mask_row: int, row_size: int, dropped: int, domai
 def _noise_shape(value: Any) -> tuple[int | None, ...] | None:
     if value is None:
         return None
-    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
-        _validate.fail_type("noise_shape", "None or a tuple of integers and None", type(value).__name__)
-    if len(value) == 0:
+    entries = _validate.sequence("noise_shape", value, "None or a tuple of integers and None")
+    if not entries:
         _validate.fail_value("noise_shape", "of at least one axis", "()")
-    return tuple(None if entry is None else _validate.integer("noise_shape", entry, 1) for entry in value)
+    return tuple(None if entry is None else _validate.integer("noise_shape", entry, 1) for entry in entries)
 
 
 def _shared_rows(value: Any) -> int:
@@ -185,13 +201,19 @@ class Mask:
         self.shared_rows = "batch" if _shared_rows(shared_rows) == BATCH else _shared_rows(shared_rows)
         self.fixed_count = _validate.boolean("fixed_count", fixed_count)
         self.row_offset = _validate.integer("row_offset", row_offset, 0, MAX_ELEMENTS - 1)
-        self._warned = False
+        self._warned = [False]
 
     def __repr__(self) -> str:
         return (
             f"Mask({self.rate}, {self.key}, noise_shape={self.noise_shape}, shared_rows={self.shared_rows!r}, "
             f"fixed_count={self.fixed_count}, row_offset={self.row_offset})"
         )
+
+    def moved(self, row_offset: int) -> Mask:
+        """Return the same mask at another, valid, row offset; the two warn once between them."""
+        mask = copy.copy(self)
+        mask.row_offset = row_offset
+        return mask
 
     def _mask_shape(self, shape: Shape) -> Shape:
         """Return the mask's own shape for an array of `shape`, checked entry by entry."""
@@ -237,7 +259,7 @@ class Mask:
         else:
             rows, columns, column_step = math.prod(shape[:-1]), shape[-1], int(mask_shape[-1] == shape[-1])
             positions = np.arange(row_size, dtype=np.int64).reshape(mask_shape[1:])[..., :1]
-            offsets = np.ascontiguousarray(np.broadcast_to(positions, (*shape[1:-1], min(1, shape[-1])))).reshape(-1)
+            offsets = np.array(np.broadcast_to(positions, (*shape[1:-1], min(1, shape[-1])))).reshape(-1)
             offsets = offsets if len(offsets) else np.zeros(1, dtype=np.int64)
         return BoundMask(
             kind, self.key, threshold, scale, rows, columns, row_size, row_offset, group, column_step, offsets, domain_base
@@ -267,8 +289,8 @@ class Mask:
         return MaskKind.BERNOULLI, threshold, bernoulli_scale(threshold)
 
     def _warn_all_dropped(self) -> None:
-        if not self._warned:
-            self._warned = True
+        if not self._warned[0]:
+            self._warned[0] = True
             warnings.warn(f"rate {self.rate} drops everything: outputs and gradients are zero", AllDroppedWarning, 3)
 
     def keep_prob(self, shape: Shape) -> float:
@@ -283,12 +305,4 @@ class Mask:
         """Return the mask of an array of `shape`: bool, True = kept. For someone who wants to look; nothing needs it."""
         full = _validate.shape("shape", shape)
         bound = self.bind(full)
-        keep = np.empty((bound.rows, bound.columns), dtype=np.bool_)
-        previous: tuple[int, int] | None = None
-        for row in range(bound.rows):
-            same = (bound.mask_row(row), row % len(bound.offsets))
-            keep[row] = keep[row - 1] if same == previous else bound.keep_row(row, 0, bound.columns)
-            previous = same
-        return keep.reshape(full)
-
-
+        return bound.keep_rectangle((0, bound.rows), (0, bound.columns)).reshape(full)

@@ -27,6 +27,7 @@ from numba.core import caching  # noqa: E402  (numba comes in through load_numba
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 OPTIONS: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
+INNER_OPTIONS: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 JIT_DISABLED = bool(numba.config.DISABLE_JIT)
 NOTICE_SECONDS = 1.5
 LOCK_PATIENCE_SECONDS = 180.0
@@ -38,7 +39,7 @@ PARALLEL_NANOSECONDS = 10_000
 
 def device(function: Function) -> Function:
     """Compile a function that is called by kernels."""
-    return numba.njit(**OPTIONS)(function)  # type: ignore[no-any-return]
+    return numba.njit(**INNER_OPTIONS)(function)  # type: ignore[no-any-return]
 
 
 class _FileLock:

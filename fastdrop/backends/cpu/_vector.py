@@ -37,8 +37,8 @@ LANES = SIMD_BITS // 32
 VECTORS = 2
 NR = LANES * VECTORS
 """Columns of the register tile in float32; half of it in float64."""
-MR = {512: 14, 256: 6, 128: 4}[SIMD_BITS]
-"""Rows of the register tile: MR x VECTORS accumulators fit the registers beside VECTORS + 1 operands."""
+MR = {512: 12, 256: 6, 128: 4}[SIMD_BITS]
+"""Rows of the register tile: MR x VECTORS accumulators fit the registers beside the operands, with some to spare."""
 TILE_COLUMNS = 0
 """Stands for the dtype's tile columns where a literal width is asked for."""
 UNROLL = 4
@@ -247,7 +247,8 @@ def tile_product(
     """``c[MR, NR] (+)= a_panel.T @ b_panel``: the register-tiled micro-kernel that does all matrix work.
 
     a_panel is (depth, MR) from element a_at of a, b_panel (depth, NR) from b_at of b, the tile of c starts at c_at; NR is
-    `tile_columns`. The sum over depth runs in order, one multiply-add a step, and is then added to c where `accumulate`.
+    `tile_columns`; depth is a multiple of UNROLL, at least one. The sum over depth runs in order, one multiply-add a step, and
+    is then added to c where `accumulate`.
     """
     _element_type, vector, lanes = _float_type(c)
     columns, suffix = lanes * VECTORS, f"v{lanes}f{c.dtype.bitwidth}"
@@ -270,35 +271,22 @@ def tile_product(
                     new.append(multiply_add(builder, factor, operands[j], tile[row * VECTORS + j], suffix))
             return new
 
-        def loop(steps: Any, unroll: int, left: Any, right: Any, tile: list[Any]) -> tuple[Any, Any, list[Any]]:
-            before = builder.block
-            head, body, done = (builder.append_basic_block(name) for name in ("k_head", "k_body", "k_done"))
-            builder.branch(head)
-            builder.position_at_end(head)
-            starts = [I64(0), left, right, *tile]
-            phis = [builder.phi(start.type) for start in starts]
-            for phi, start in zip(phis, starts, strict=True):
-                phi.add_incoming(start, before)
-            builder.cbranch(builder.icmp_signed("<", phis[0], steps), body, done)
-            builder.position_at_end(body)
-            new = phis[3:]
-            for u in range(unroll):
-                new = step(phis[1], phis[2], new, u)
-            nexts = [
-                builder.add(phis[0], I64(1)),
-                builder.gep(phis[1], [I64(unroll * MR)]),
-                builder.gep(phis[2], [I64(unroll * columns)]),
-                *new,
-            ]
-            for phi, value in zip(phis, nexts, strict=True):
-                phi.add_incoming(value, builder.block)
-            builder.branch(head)
-            builder.position_at_end(done)
-            return phis[1], phis[2], phis[3:]
-
-        tile = [ir.Constant(vector, [0.0] * lanes)] * (MR * VECTORS)
-        left, right, tile = loop(builder.sdiv(depth, I64(UNROLL)), UNROLL, left, right, tile)
-        _left, _right, tile = loop(builder.srem(depth, I64(UNROLL)), 1, left, right, tile)
+        before = builder.block
+        body, done = builder.append_basic_block("k_body"), builder.append_basic_block("k_done")
+        builder.branch(body)
+        builder.position_at_end(body)
+        starts = [depth, left, right, *[ir.Constant(vector, [0.0] * lanes)] * (MR * VECTORS)]
+        phis = [builder.phi(start.type) for start in starts]
+        tile = phis[3:]
+        for u in range(UNROLL):
+            tile = step(phis[1], phis[2], tile, u)
+        remaining = builder.sub(phis[0], I64(UNROLL))
+        moved = builder.gep(phis[1], [I64(UNROLL * MR)]), builder.gep(phis[2], [I64(UNROLL * columns)])
+        for phi, start, value in zip(phis, starts, [remaining, *moved, *tile], strict=True):
+            phi.add_incoming(start, before)
+            phi.add_incoming(value, body)
+        builder.cbranch(builder.icmp_signed(">", remaining, I64(0)), body, done)
+        builder.position_at_end(done)
         adds = builder.icmp_unsigned("!=", accumulate, accumulate.type(0))
         with builder.if_else(adds) as (add, store):
             for branch, adding in ((add, True), (store, False)):

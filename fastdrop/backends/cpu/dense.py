@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from fastdrop._types import Array
 from fastdrop.backends.cpu._jit import device, kernel
-from fastdrop.backends.cpu._vector import LANES, MR, NR, TILE_COLUMNS, numba, tile_columns, tile_product, transpose_panel
+from fastdrop.backends.cpu._vector import LANES, MR, NR, TILE_COLUMNS, UNROLL, numba, tile_columns, tile_product, transpose_panel
 from fastdrop.backends.cpu.epilogue import Drop, drop_row, drops, finish_row
 from fastdrop.backends.cpu.masks import SPAN, U64
 
@@ -49,13 +49,19 @@ def packed_size(rows: int, depth: int) -> int:
     """Return how many elements packing (rows, depth) at a time takes."""
     rows, depth = min(rows, ROWS_AT_ONCE), min(depth, DEPTH_AT_ONCE)
     tiles, panels = -(-rows // MR), -(-depth // KC)
-    return tiles * (MR * depth + SLACK * panels)
+    return tiles * (MR * (depth + UNROLL) + SLACK * panels)
+
+
+@device
+def padded(kc: int) -> int:
+    """Return the depth of a panel with the zeros that fill it up to a multiple of UNROLL."""
+    return (kc + UNROLL - 1) // UNROLL * UNROLL
 
 
 @device
 def panel_start(tile: int, tiles: int, k0: int, kc: int) -> int:
     """Return where the packed panel of a row tile starts that begins at depth k0 (relative) and is kc deep."""
-    return tiles * (k0 * MR + k0 // KC * SLACK) + tile * (kc * MR + SLACK)
+    return tiles * (k0 * MR + k0 // KC * SLACK) + tile * (padded(kc) * MR + SLACK)
 
 
 @device
@@ -71,6 +77,7 @@ def transpose_into(source: Array, at: int, stride: int, last: int, kc: int, targ
         for row in range(MR):
             panel[to + k * MR + row] = flat[at + min(row, last) * stride + k]
         k += 1
+    panel[to + kc * MR : to + padded(kc) * MR] = 0
 
 
 @device
@@ -121,6 +128,9 @@ def pack_columns(
                 else:
                     for row in range(MR):
                         panel[row] = values[min(start + row, len(values) - 1)]
+        for tile in range(span, stop):
+            to = panel_start(tile, tiles, k0 - base, kc)
+            packed[to + kc * MR : to + padded(kc) * MR] = 0
 
 
 @device
@@ -147,6 +157,7 @@ def pack_panel(b: Array, transposed: bool, k0: int, kc: int, j: int, columns: in
         for k in range(kc):
             for q in range(nr):
                 panel[k * nr + q] = b[k0 + k, min(j + q, columns - 1)]
+    panel[kc * nr : padded(kc) * nr] = 0
 
 
 @device
@@ -157,13 +168,14 @@ def multiply_block(
     """Add the products of row tiles low .. high - 1 with one panel of op(b) to c; offset is the panels' relative depth."""
     rows, columns = c.shape
     nr = tile_columns(c)
+    flat = c.reshape(c.size)
     for tile in range(low, high):
         i = i0 + tile * MR
         at = panel_start(tile, tiles, offset, kc)
-        if i + MR <= rows and j + nr <= columns:
-            tile_product(kc, packed, at, panel, 0, c, i * columns + j, columns, accumulate)
-        else:
-            tile_product(kc, packed, at, panel, 0, edge, 0, nr, False)
+        whole = i + MR <= rows and j + nr <= columns
+        target, to, stride = (flat, i * columns + j, columns) if whole else (edge, 0, nr)
+        tile_product(padded(kc), packed, at, panel, 0, target, to, stride, accumulate and whole)
+        if not whole:
             for row in range(min(MR, rows - i)):
                 for q in range(min(nr, columns - j)):
                     old = c[i + row, j + q] if accumulate else c.dtype.type(0)

@@ -27,7 +27,9 @@ Float64 = npt.NDArray[np.float64]
 @device
 def target_of(labels: Labels, targets: Array, i: int, j: int) -> float:
     """Return target j of row i."""
-    return float(labels[i] == j) if len(labels) else float(targets[i, j])
+    if len(labels):
+        return 1.0 if labels[i] == j else 0.0
+    return np.float64(targets[i, j])
 
 
 @kernel
@@ -41,20 +43,20 @@ def softmax_cross_entropy_kernel(
             log_sum = softmax_row(logits[i], grad[i])
             if len(labels):
                 factor = grad.dtype.type(factors[i])
-                losses[i] = factors[i] * (log_sum - float(logits[i, labels[i]]))
+                losses[i] = factors[i] * (log_sum - np.float64(logits[i, labels[i]]))
                 for j in range(columns):
                     grad[i, j] *= factor
                 grad[i, labels[i]] -= factor
             else:
                 total, loss = 0.0, 0.0
                 for j in range(columns):
-                    target = float(targets[i, j])
+                    target = np.float64(targets[i, j])
                     total += target
                     if target != 0.0:
-                        loss += target * (log_sum - float(logits[i, j]))
+                        loss += target * (log_sum - np.float64(logits[i, j]))
                 losses[i] = factors[i] * loss
                 for j in range(columns):
-                    grad[i, j] = (float(grad[i, j]) * total - float(targets[i, j])) * factors[i]
+                    grad[i, j] = (np.float64(grad[i, j]) * total - np.float64(targets[i, j])) * factors[i]
 
 
 @kernel
@@ -68,8 +70,8 @@ def sigmoid_cross_entropy_kernel(
             loss = 0.0
             for j in range(columns):
                 z, target = logits[i, j], target_of(labels, targets, i, j)
-                loss += float(act.softplus(z)) - float(z) * target
-                grad[i, j] = (float(act.sigmoid(z)) - target) * factors[i]
+                loss += np.float64(act.softplus(z)) - np.float64(z) * target
+                grad[i, j] = (np.float64(act.sigmoid(z)) - target) * factors[i]
             losses[i] = factors[i] * loss
 
 
@@ -83,17 +85,17 @@ def categorical_cross_entropy_kernel(
         for i in range(t * rows // threads, (t + 1) * rows // threads):
             total = 0.0
             for j in range(columns):
-                total += float(probabilities[i, j])
+                total += np.float64(probabilities[i, j])
             loss, inner = 0.0, 0.0
             for j in range(columns):
-                q, target = float(probabilities[i, j]) / total, target_of(labels, targets, i, j)
+                q, target = np.float64(probabilities[i, j]) / total, target_of(labels, targets, i, j)
                 clipped = min(max(q, PROBABILITY_FLOOR), 1.0 - PROBABILITY_FLOOR)
                 if target != 0.0:
                     loss -= target * math.log(clipped)
                 if clipped == q:
                     inner += target
             for j in range(columns):
-                q, target = float(probabilities[i, j]) / total, target_of(labels, targets, i, j)
+                q, target = np.float64(probabilities[i, j]) / total, target_of(labels, targets, i, j)
                 inside = PROBABILITY_FLOOR <= q <= 1.0 - PROBABILITY_FLOOR
                 slope = target / q if inside else 0.0
                 grad[i, j] = (inner - slope) / total * factors[i]
@@ -101,14 +103,16 @@ def categorical_cross_entropy_kernel(
 
 
 @kernel
-def mean_squared_error_kernel(predictions: Array, targets: Array, factors: Float64, grad: Array, losses: Float64, threads: int) -> None:
+def mean_squared_error_kernel(
+    predictions: Array, labels: Labels, targets: Array, factors: Float64, grad: Array, losses: Float64, threads: int
+) -> None:
     """``l = mean_j (p - t)**2``; ``dp = 2 (p - t) / columns * factor``."""
     rows, columns = predictions.shape
     for t in prange(threads):
         for i in range(t * rows // threads, (t + 1) * rows // threads):
             loss = 0.0
             for j in range(columns):
-                difference = float(predictions[i, j]) - float(targets[i, j])
+                difference = np.float64(predictions[i, j]) - target_of(labels, targets, i, j)
                 loss += difference * difference
                 grad[i, j] = 2.0 * difference / columns * factors[i]
             losses[i] = factors[i] * loss / columns

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from fastdrop._types import Array
 from fastdrop.backends.cpu._jit import device, kernel
 from fastdrop.backends.cpu._vector import numba
@@ -31,7 +33,7 @@ def softmax_row(x: Array, y: Array) -> float:
     inverse = x.dtype.type(1.0 / total)
     for j in range(n):
         y[j] *= inverse
-    return float(highest) + math.log(total)
+    return np.float64(highest) + math.log(total)
 
 
 @kernel
@@ -51,7 +53,7 @@ def softmax_backward_kernel(dy: Array, y: Array, dx: Array, threads: int) -> Non
         for i in range(t * rows // threads, (t + 1) * rows // threads):
             total = 0.0
             for j in range(columns):
-                total += float(dy[i, j]) * float(y[i, j])
+                total += np.float64(dy[i, j]) * np.float64(y[i, j])
             mean = y.dtype.type(total)
             for j in range(columns):
                 dx[i, j] = y[i, j] * (dy[i, j] - mean)

@@ -80,7 +80,7 @@ def square_sums_kernel(x: Array, sums: npt.NDArray[np.float64], threads: int) ->
         for chunk in range(t * chunks // threads, (t + 1) * chunks // threads):
             total = 0.0
             for i in range(chunk * CHUNK, min(len(x), (chunk + 1) * CHUNK)):
-                total += float(x[i]) * float(x[i])
+                total += np.float64(x[i]) * np.float64(x[i])
             sums[chunk] = total
 
 
@@ -93,10 +93,10 @@ def limit_norms_kernel(weight: Array, norms: npt.NDArray[np.float64], max_value:
         norms[low:high] = 0.0
         for i in range(rows):
             for j in range(low, high):
-                norms[j] += float(weight[i, j]) * float(weight[i, j])
+                norms[j] += np.float64(weight[i, j]) * np.float64(weight[i, j])
         for j in range(low, high):
             norm = math.sqrt(norms[j])
             norms[j] = max_value / (NORM_EPSILON + norm) if norm > max_value else 1.0
         for i in range(rows):
             for j in range(low, high):
-                weight[i, j] = float(weight[i, j]) * norms[j]
+                weight[i, j] = weight[i, j] * norms[j]

@@ -31,7 +31,7 @@ def formula(function: Function) -> Function:
 
     Inlining is forced, because a call would keep the loop around it from being vectorised.
     """
-    return numba.njit(error_model="numpy", forceinline=True)(function)  # type: ignore[no-any-return]
+    return numba.njit(error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)  # type: ignore[no-any-return]
 
 
 def with_body(body: Code) -> Callable[[Code], Code]:

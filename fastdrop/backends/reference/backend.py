@@ -1,0 +1,142 @@
+"""The reference backend: methods of the seam, each handed to the function of the same name."""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdrop._types import ActivationKind, Array
+from fastdrop.backends.base import AbstractBackend
+from fastdrop.backends.reference import activations, dense, dropout, losses, masks, softmax, updates
+from fastdrop.mask import BoundMask
+from fastdrop.rng import Key
+
+Weights = npt.NDArray[np.float64] | None
+
+
+@final
+class ReferenceBackend(AbstractBackend):
+    """Every operation in plain NumPy: slow, obviously right, and what every other backend must equal."""
+
+    name: ClassVar[str] = "reference"
+
+    def words(self, key: Key, domain: int, first: int, count: int) -> npt.NDArray[np.uint32]:
+        """See `AbstractBackend.words`."""
+        return masks.words(key, domain, first, count)
+
+    def decisions(self, mask: BoundMask, rows: tuple[int, int], columns: tuple[int, int]) -> npt.NDArray[np.uint64]:
+        """See `AbstractBackend.decisions`."""
+        return masks.decisions(mask, rows, columns)
+
+    def dropout_forward(self, x: Array, mask: BoundMask, out: Array | None = None) -> Array:
+        """See `AbstractBackend.dropout_forward`."""
+        return dropout.dropout_forward(x, mask, out)
+
+    def dropout_backward(self, dy: Array, mask: BoundMask, out: Array | None = None) -> Array:
+        """See `AbstractBackend.dropout_backward`."""
+        return dropout.dropout_backward(dy, mask, out)
+
+    def dense_forward(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        activation: ActivationKind,
+        input_mask: BoundMask | None,
+        output_mask: BoundMask | None,
+        keep_z: bool,
+        out: Array | None = None,
+    ) -> tuple[Array, Array | None]:
+        """See `AbstractBackend.dense_forward`."""
+        return dense.dense_forward(x, weight, bias, activation, input_mask, output_mask, keep_z, out)
+
+    def dense_backward(
+        self,
+        dy: Array,
+        x: Array,
+        weight: Array,
+        y: Array,
+        z: Array | None,
+        activation: ActivationKind,
+        input_mask: BoundMask | None,
+        output_mask: BoundMask | None,
+        want_dx: bool,
+        dweight: Array | None,
+        dbias: Array | None,
+        accumulate: bool,
+    ) -> Array | None:
+        """See `AbstractBackend.dense_backward`."""
+        return dense.dense_backward(dy, x, weight, y, z, activation, input_mask, output_mask, want_dx, dweight, dbias, accumulate)
+
+    def activation_forward(self, x: Array, activation: ActivationKind, out: Array | None = None) -> Array:
+        """See `AbstractBackend.activation_forward`."""
+        return activations.activation_forward(x, activation, out)
+
+    def activation_backward(self, dy: Array, x: Array, activation: ActivationKind, out: Array | None = None) -> Array:
+        """See `AbstractBackend.activation_backward`."""
+        return activations.activation_backward(dy, x, activation, out)
+
+    def softmax_forward(self, x: Array, out: Array | None = None) -> Array:
+        """See `AbstractBackend.softmax_forward`."""
+        return softmax.softmax_forward(x, out)
+
+    def softmax_backward(self, dy: Array, y: Array, out: Array | None = None) -> Array:
+        """See `AbstractBackend.softmax_backward`."""
+        return softmax.softmax_backward(dy, y, out)
+
+    def softmax_cross_entropy(self, logits: Array, labels: Array, weights: Weights, normalizer: float) -> tuple[float, Array]:
+        """See `AbstractBackend.softmax_cross_entropy`."""
+        return losses.softmax_cross_entropy(logits, labels, weights, normalizer)
+
+    def sigmoid_cross_entropy(self, logits: Array, labels: Array, weights: Weights, normalizer: float) -> tuple[float, Array]:
+        """See `AbstractBackend.sigmoid_cross_entropy`."""
+        return losses.sigmoid_cross_entropy(logits, labels, weights, normalizer)
+
+    def categorical_cross_entropy(
+        self, probabilities: Array, labels: Array, weights: Weights, normalizer: float
+    ) -> tuple[float, Array]:
+        """See `AbstractBackend.categorical_cross_entropy`."""
+        return losses.categorical_cross_entropy(probabilities, labels, weights, normalizer)
+
+    def mean_squared_error(self, predictions: Array, labels: Array, weights: Weights, normalizer: float) -> tuple[float, Array]:
+        """See `AbstractBackend.mean_squared_error`."""
+        return losses.mean_squared_error(predictions, labels, weights, normalizer)
+
+    def sgd_update(
+        self,
+        value: Array,
+        grad: Array,
+        velocity: Array | None,
+        learning_rate: float,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+    ) -> None:
+        """See `AbstractBackend.sgd_update`."""
+        updates.sgd_update(value, grad, velocity, learning_rate, momentum, nesterov, weight_decay)
+
+    def adam_update(
+        self,
+        value: Array,
+        grad: Array,
+        mean: Array,
+        variance: Array,
+        learning_rate: float,
+        step_size: float,
+        beta_1: float,
+        beta_2: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> None:
+        """See `AbstractBackend.adam_update`."""
+        updates.adam_update(value, grad, mean, variance, learning_rate, step_size, beta_1, beta_2, epsilon, weight_decay)
+
+    def sum_of_squares(self, x: Array) -> float:
+        """See `AbstractBackend.sum_of_squares`."""
+        return updates.sum_of_squares(x)
+
+    def limit_column_norms(self, weight: Array, max_value: float) -> None:
+        """See `AbstractBackend.limit_column_norms`."""
+        updates.limit_column_norms(weight, max_value)

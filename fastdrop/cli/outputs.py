@@ -1,0 +1,41 @@
+"""Where the results of a training run go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastdrop._files import check_writable
+from fastdrop.cli.plot import check_plot
+from fastdrop.errors import OutputError
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files that `fastdrop train` writes."""
+
+    model: Path
+    history: Path
+    plot: Path | None
+    checkpoint: Path
+
+    @classmethod
+    def of(cls, model: Path, history: Path | None, plot: Path | None, no_plot: bool, checkpoint: Path | None) -> Outputs:
+        """Return the paths, where not given beside the model; raises unless every one can be written."""
+
+        check_writable(model)
+        beside = model.with_name(f"{model.stem}-history")
+        outputs = cls(
+            model,
+            history or beside.with_suffix(".csv"),
+            None if no_plot else plot or beside.with_suffix(".png"),
+            checkpoint or model.with_name(f"{model.stem}-checkpoint.safetensors"),
+        )
+        paths = [path for path in (outputs.model, outputs.history, outputs.plot, outputs.checkpoint) if path is not None]
+        for path in paths:
+            check_writable(path)
+        if len({path.absolute() for path in paths}) < len(paths):
+            raise OutputError(f"{model}: two outputs have the same name")
+        if outputs.plot is not None:
+            check_plot(outputs.plot)
+        return outputs

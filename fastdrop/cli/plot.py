@@ -1,0 +1,83 @@
+"""The picture of a training run: loss and accuracy by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fastdrop._files import replacing
+from fastdrop.errors import MissingDependencyError, OutputError
+
+PICTURES = (".png", ".svg", ".pdf")
+INCHES = (9.6, 4.0)
+DOTS_PER_INCH = 150
+TRAINING, HELD_OUT, INK, GRID = "#4477aa", "#cc5533", "#222222", "#dddddd"
+FEW_EPOCHS = 40
+"""Up to so many epochs each one gets a marker."""
+
+
+def check_plot(path: Path) -> None:
+    """Raise unless a picture of that kind can be drawn: the name's ending, and Matplotlib."""
+    if path.suffix.lower() not in PICTURES:
+        raise OutputError(f"{path}: a plot's name must end in {', '.join(PICTURES)}")
+    if find_spec("matplotlib") is None:
+        raise MissingDependencyError('the plot needs the package matplotlib: pip install "fastdrop-nn[app]", or use --no-plot')
+
+
+def plot_history(
+    path: Path, epochs: Sequence[int], history: Mapping[str, Sequence[float]], title: str, names: tuple[str, str]
+) -> None:
+    """Draw training and held-out loss and accuracy against the epoch into a file of the kind that its name says.
+
+    Parameters
+    ----------
+    path : Path
+    epochs : sequence of int
+        Numbers of the epochs, from 0.
+    history : dict from name to one value an epoch
+        loss, accuracy, val_loss, val_accuracy.
+    title : str
+    names : pair of str
+        What the two curves are called: the rows trained on, and the rows held out.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+    figure = Figure(figsize=INCHES, dpi=DOTS_PER_INCH, layout="constrained")
+    figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
+    loss, accuracy = figure.subplots(1, 2)
+    _curves(loss, epochs, history["loss"], history["val_loss"], names, "{:.4f}")
+    loss.set_title("loss (cross-entropy)")
+    if any(value > 0 for value in (*history["loss"], *history["val_loss"])):
+        loss.set_yscale("log")
+        loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        loss.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        loss.yaxis.set_minor_formatter(NullFormatter())
+    _curves(accuracy, epochs, _percent(history["accuracy"]), _percent(history["val_accuracy"]), names, "{:.2f}")
+    accuracy.set_title("accuracy (%)")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower())
+
+
+def _percent(values: Sequence[float]) -> list[float]:
+    return [100 * value for value in values]
+
+
+def _curves(
+    axes: Any, epochs: Sequence[int], training: Sequence[float], held_out: Sequence[float], names: tuple[str, str], form: str
+) -> None:
+    """Draw two curves against the epoch's number from 1; the legend says where they end."""
+    from matplotlib.ticker import MaxNLocator
+
+    numbers = [epoch + 1 for epoch in epochs]
+    marker = "o" if len(numbers) <= FEW_EPOCHS else None
+    for values, label, color in zip((training, held_out), names, (TRAINING, HELD_OUT), strict=True):
+        axes.plot(numbers, values, color=color, marker=marker, markersize=3, label=f"{label}: {form.format(values[-1])}")
+    axes.set(xlabel="epoch", xlim=(0.5, numbers[-1] + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)

@@ -1,0 +1,185 @@
+"""`Dense`: a fully connected layer, alone or fused with its neighbours into one step.
+
+Formulas: ``y = drop_out(act(drop_in(x) @ weight + bias))``; backward as in `fastdrop.backends.base`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastdrop import _configurable, _validate, activations, constraints, init, regularizers
+from fastdrop._configurable import Config
+from fastdrop._types import ActivationKind, Array, Shape
+from fastdrop.backends.select import default_backend
+from fastdrop.constraints import AbstractConstraint
+from fastdrop.init import AbstractInitializer
+from fastdrop.layers.activation import Activation
+from fastdrop.layers.base import AbstractLayer
+from fastdrop.layers.dropout import Dropout
+from fastdrop.layers.parameter import Initial, Parameter
+from fastdrop.layers.passes import InnerBackward, Pass, Step, run_chain
+from fastdrop.regularizers import L1L2
+
+DESCRIBED: Final = tuple(
+    f"{which}_{part}" for which in ("weight", "bias") for part in ("initializer", "regularizer", "constraint")
+)
+"""Arguments of Dense that are objects with descriptions of their own."""
+
+
+class Dense(AbstractLayer):
+    """Compute ``y = activation(x @ weight + bias)`` over the last axis of x.
+
+    Parameters
+    ----------
+    units : int >= 1
+        fan_out, the extent of y's last axis.
+    activation : None, a name or a function of `fastdrop.activations`
+    use_bias : bool
+    weight_initializer, bias_initializer : name or object of `fastdrop.init`
+    weight_regularizer, bias_regularizer : None, name or object of `fastdrop.regularizers`
+    weight_constraint, bias_constraint : None, name or object of `fastdrop.constraints`
+    input_shape : tuple of int, optional
+        Shape of a row of x, if it is to be fixed.
+    name : str, optional
+
+    Attributes
+    ----------
+    weight : Parameter, shape (fan_in, fan_out); bias : Parameter, shape (fan_out,)
+        None before the layer is built, and for a bias that is not used.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop as fd
+    >>> fd.Dense(2, activation="relu", weight_initializer="ones")(np.ones((1, 3), "float32"))
+    array([[3., 3.]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: str | Callable[..., Array] | None = None,
+        use_bias: bool = True,
+        weight_initializer: str | AbstractInitializer | Config = "glorot_uniform",
+        bias_initializer: str | AbstractInitializer | Config = "zeros",
+        weight_regularizer: str | L1L2 | Config | None = None,
+        bias_regularizer: str | L1L2 | Config | None = None,
+        weight_constraint: str | AbstractConstraint | Config | None = None,
+        bias_constraint: str | AbstractConstraint | Config | None = None,
+        *,
+        input_shape: Any = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(input_shape=input_shape, name=name)
+        self.units = _validate.integer("units", units, 1)
+        self.activation = activations.name_of(activation)
+        self.use_bias = _validate.boolean("use_bias", use_bias)
+        self.weight_initializer = init.get("weight_initializer", weight_initializer)
+        self.bias_initializer = init.get("bias_initializer", bias_initializer)
+        self.weight_regularizer = regularizers.get("weight_regularizer", weight_regularizer)
+        self.bias_regularizer = regularizers.get("bias_regularizer", bias_regularizer)
+        self.weight_constraint = constraints.get("weight_constraint", weight_constraint)
+        self.bias_constraint = constraints.get("bias_constraint", bias_constraint)
+        self.weight: Parameter | None = None
+        self.bias: Parameter | None = None
+
+    def _output_shape(self, input_shape: Shape) -> Shape:
+        if self.weight is not None:
+            _validate.row_shape(self.name, self.weight.shape[:1], input_shape, last_axes=True)
+        elif not input_shape or input_shape[-1] == 0:
+            _validate.fail_value("x", f"of shape (rows, ..., fan_in) for layer {self.name!r}, fan_in at least 1", input_shape)
+        return (*input_shape[:-1], self.units)
+
+    def _create(self, input_shape: Shape) -> None:
+        if self.weight is not None:
+            return
+        self.weight = Parameter(
+            "weight",
+            Initial(self.weight_initializer, (input_shape[-1], self.units)),
+            regularizer=self.weight_regularizer,
+            constraint=self.weight_constraint,
+        )
+        if self.use_bias:
+            self.bias = Parameter(
+                "bias",
+                Initial(self.bias_initializer, (self.units,)),
+                decays=False,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
+
+    @property
+    def own_parameters(self) -> dict[str, Parameter]:
+        """Weight, then bias."""
+        return {name: p for name, p in (("weight", self.weight), ("bias", self.bias)) if p is not None}
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the weight exists."""
+        return self.weight is not None
+
+    @property
+    def trainable(self) -> bool:
+        """Whether a gradient of weight or bias is wanted."""
+        return any(parameter.trainable for parameter in self.own_parameters.values())
+
+    def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
+        """Return (y, backward)."""
+        return run_chain(dense_steps(self), x, pass_)
+
+    def _arguments(self) -> Config:
+        parts = {name: getattr(self, name) for name in DESCRIBED}
+        own = {name: None if part is None else _configurable.describe(part) for name, part in parts.items()}
+        return super()._arguments() | own
+
+
+@dataclass(frozen=True, slots=True)
+class FusedDense:
+    """Dropout, Dense, activation and dropout in one operation; softmax is none of these activations."""
+
+    dense: Dense
+    activation: ActivationKind
+    input_dropout: Dropout | None = None
+    output_dropout: Dropout | None = None
+
+    @property
+    def trainable(self) -> bool:
+        """Whether a gradient of weight or bias is wanted."""
+        return self.dense.trainable
+
+    def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
+        """Return (y, backward); x of more than two axes goes through as a matrix of all its rows."""
+        weight, bias = self.dense.weight, self.dense.bias
+        assert weight is not None
+        backend, w, activation = default_backend(), weight.value, self.activation
+        x_shape, y_shape = x.shape, (*x.shape[:-1], self.dense.units)
+        input_mask = None if self.input_dropout is None else self.input_dropout.bind(x_shape, pass_, as_matrix=True)
+        output_mask = None if self.output_dropout is None else self.output_dropout.bind(y_shape, pass_, as_matrix=True)
+        x = x.reshape(math.prod(x_shape[:-1]), x_shape[-1])
+        b = None if bias is None else bias.value
+        y, z = backend.dense_forward(x, w, b, activation, input_mask, output_mask, pass_.keep)
+
+        def backward(dy: Array, want_dx: bool) -> Array | None:
+            dweight = weight.grad if weight.trainable else None
+            dbias = bias.grad if bias is not None and bias.trainable else None
+            dx = backend.dense_backward(
+                dy.reshape(y.shape), x, w, y, z, activation, input_mask, output_mask, want_dx, dweight, dbias, accumulate=True
+            )
+            return None if dx is None else dx.reshape(x_shape)
+
+        return y.reshape(y_shape), backward
+
+
+def dense_steps(
+    dense: Dense,
+    activation: Activation | None = None,
+    input_dropout: Dropout | None = None,
+    output_dropout: Dropout | None = None,
+) -> tuple[Step, ...]:
+    """Return the steps of a Dense layer and its neighbours: one, and a second one for softmax."""
+    name = dense.activation if activation is None else activation.activation
+    if name == activations.SOFTMAX:
+        return FusedDense(dense, ActivationKind.LINEAR, input_dropout), Activation(activations.SOFTMAX)
+    return (FusedDense(dense, ActivationKind[name.upper()], input_dropout, output_dropout),)

@@ -1,0 +1,144 @@
+"""`Dropout`: a mask as a layer.
+
+Source: Srivastava et al. 2014, section 4; mode "upscale_in_train" is the inverted form of section 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Final
+
+from fastdrop import _validate
+from fastdrop._configurable import Config
+from fastdrop._types import Array, MaskKind, Shape
+from fastdrop.backends.select import default_backend
+from fastdrop.layers.base import AbstractLayer
+from fastdrop.layers.passes import InnerBackward, Pass
+from fastdrop.mask import BoundMask, Mask
+from fastdrop.rng import MASK32, Key
+
+UPSCALE: Final = "upscale_in_train"
+DOWNSCALE: Final = "downscale_in_infer"
+MODES: Final = (UPSCALE, DOWNSCALE)
+
+NO_KEY: Final = Key(0, 0, 0)
+KEEP_ALL: Final = Mask(0.0, NO_KEY)
+
+
+class Dropout(AbstractLayer):
+    """Drop elements of x in training: ``y = keep ? x * scale : +0.0``; ``y = x`` in inference.
+
+    Parameters
+    ----------
+    rate : float in [0, 1]
+        Probability that an element is DROPPED. May be assigned later.
+    noise_shape : tuple of int or None, optional
+        Shape of the mask, of the rank of x: each entry is 1 (shared along that axis), None or the exact extent.
+    seed : int in [0, 2**64), optional
+        Replaces the network's for this mask.
+    shared_rows : int >= 1 or "batch"
+        So many consecutive rows (or all) share one mask row.
+    fixed_count : bool
+        Drop exactly ``round_half_even(rate * row_size)`` units of each mask row.
+    stream : int in [0, 2**32), optional
+        Pins the stream, which otherwise is the number of this mask in its network; 0 for a layer used alone.
+    mode : "upscale_in_train" or "downscale_in_infer"
+        Where the factor goes: ``1 / keep_prob`` in training, or (the original paper's rule) ``keep_prob`` in inference.
+    input_shape : tuple of int, optional
+        Shape of a row of x, if it is to be fixed.
+
+    Raises
+    ------
+    TypeError, ValueError: an argument of the wrong kind or out of range.
+
+    Notes
+    -----
+    Rate 0 is the identity and costs nothing; rate 1 gives zeros, and one warning.
+
+    Randomness
+    ----------
+    Depends on seed, stream, step and the position in the batch alone (`Mask`).
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop as fd
+    >>> fd.Dropout(0.5, seed=0)(np.ones((1, 4), "float32"), training=True)
+    array([[2., 2., 0., 0.]], dtype=float32)
+    """
+
+    random: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        rate: float,
+        noise_shape: Sequence[int | None] | None = None,
+        seed: int | None = None,
+        *,
+        shared_rows: int | str = 1,
+        fixed_count: bool = False,
+        stream: int | None = None,
+        mode: str = UPSCALE,
+        input_shape: Any = None,
+    ) -> None:
+        super().__init__(input_shape=input_shape, seed=seed)
+        self._mask = Mask(rate, NO_KEY, noise_shape=noise_shape, shared_rows=shared_rows, fixed_count=fixed_count)
+        self._last_bound: tuple[tuple[Mask, Shape, int, bool], BoundMask] | None = None
+        self.stream = None if stream is None else _validate.integer("stream", stream, 0, MASK32)
+        self.mode = _validate.choice("mode", mode, MODES)
+
+    @property
+    def rate(self) -> float:
+        """Probability that an element is dropped."""
+        return self._mask.rate
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        old = self._mask
+        self._mask = Mask(rate, NO_KEY, noise_shape=old.noise_shape, shared_rows=old.shared_rows, fixed_count=old.fixed_count)
+
+    def bind(self, shape: Shape, pass_: Pass, *, as_matrix: bool) -> BoundMask | None:
+        """Return what this layer does in a pass to an x of that shape, as a mask; None for nothing at all."""
+        if pass_.training:
+            bound = self._bind(shape, pass_.row_offset, as_matrix)
+            if bound.kind == MaskKind.KEEP_ALL:
+                return None
+            return replace(bound, key=pass_.key(self), scale=bound.scale if self.mode == UPSCALE else 1.0)
+        keep_prob = 1.0 if self.mode == UPSCALE else self.keep_prob(shape)
+        if keep_prob == 1.0:
+            return None
+        kind = MaskKind.KEEP_ALL if keep_prob else MaskKind.DROP_ALL
+        return replace(KEEP_ALL.bind(shape, as_matrix=as_matrix), kind=kind, scale=keep_prob)
+
+    def _bind(self, shape: Shape, row_offset: int, as_matrix: bool) -> BoundMask:
+        """Return the mask for an x of that shape, without its key; binding is remembered, as it seldom changes."""
+        asked = (self._mask, shape, row_offset, as_matrix)
+        remembered = self._last_bound
+        if remembered is None or remembered[0] != asked:
+            remembered = asked, self._mask.moved(row_offset).bind(shape, as_matrix=as_matrix)
+            self._last_bound = remembered
+        return remembered[1]
+
+    def keep_prob(self, shape: Shape) -> float:
+        """Return the probability that an element of an x of that shape is kept, whatever its number of rows."""
+        rows = (self._mask.noise_shape or (None,))[0] or shape[0]
+        return self._mask.keep_prob((rows, *shape[1:]))
+
+    def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
+        """Return (y, backward); x itself where nothing is dropped."""
+        bound = self.bind(x.shape, pass_, as_matrix=False)
+        if bound is None:
+            return x, lambda dy, _: dy
+        mask, backend = bound, default_backend()
+        return backend.dropout_forward(x, mask), lambda dy, _: backend.dropout_backward(dy, mask)
+
+    def _arguments(self) -> Config:
+        mask = self._mask
+        noise_shape = None if mask.noise_shape is None else list(mask.noise_shape)
+        own = {
+            "noise_shape": noise_shape,
+            "seed": self.own_seed,
+            "shared_rows": mask.shared_rows,
+            "fixed_count": mask.fixed_count,
+        }
+        return super()._arguments() | own

@@ -1,0 +1,70 @@
+"""`Residual`: a chain of layers beside the identity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from fastdrop import _validate
+from fastdrop._types import Array, Shape
+from fastdrop.layers.base import AbstractLayer
+from fastdrop.layers.chain import AbstractChain
+from fastdrop.layers.passes import InnerBackward, Pass, Step, run_chain
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualStep:
+    """``y = x + f(x)``, f the steps one after the other."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether a gradient of any parameter is wanted."""
+        return any(step.trainable for step in self.steps)
+
+    def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
+        """Return (y, backward); ``dx = dy + df(dy)``."""
+        fx, inner = run_chain(self.steps, x, pass_)
+
+        def backward(dy: Array, want_dx: bool) -> Array | None:
+            dfx = inner(dy, want_dx)
+            return None if dfx is None else dy + dfx
+
+        return x + fx, backward
+
+
+class Residual(AbstractChain):
+    """Compute ``y = x + f(x)``, f the inner layers one after the other; the shapes must agree.
+
+    Parameters
+    ----------
+    layers : sequence of at least one layer
+    input_shape : tuple of int, optional
+        Shape of a row of x, if it is to be fixed.
+    name : str, optional
+
+    Raises
+    ------
+    TypeError, ValueError: no layers; the same layer twice; at the first call, inner layers that change the shape.
+
+    Notes
+    -----
+    Source: He et al. 2016, equation 1.
+    """
+
+    opens: ClassVar[bool] = False
+
+    def __init__(self, layers: Sequence[AbstractLayer], *, input_shape: Any = None, name: str | None = None) -> None:
+        super().__init__(layers, input_shape=input_shape, name=name)
+
+    def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
+        """Return (y, backward), layer by layer."""
+        return ResidualStep(self.layers).apply(x, pass_)
+
+    def _output_shape(self, input_shape: Shape) -> Shape:
+        shape = super()._output_shape(input_shape)
+        if shape != input_shape:
+            _validate.fail_value("layers", f"such that rows of shape {input_shape} keep it in a Residual", shape)
+        return shape

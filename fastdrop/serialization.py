@@ -1,0 +1,181 @@
+"""Writing networks and checkpoints, and reading checkpoints: safetensors files, replaced in one step.
+
+Tensors of parameters have the parameters' names. Tensors of a checkpoint's optimiser and callbacks start with "training/".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from fastdrop import _validate, optim
+from fastdrop._configurable import CLASS
+from fastdrop._files import Container, Facts, Tensors, pack, read, reading, unpack, write
+from fastdrop._network import Network
+from fastdrop.errors import FileFormatError
+from fastdrop.optim import AbstractOptimizer
+from fastdrop.progress import Progress
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+MODEL: Final = "model"
+CHECKPOINT: Final = "checkpoint"
+TRAINING: Final = "training"
+MAX_SEED: Final = (1 << 64) - 1
+MAX_STEPS: Final = 1 << 32
+OUTPUT_KINDS: Final = ("logits", "sigmoid_logits", "probabilities", "values")
+
+
+def save(net: Network, path: PathLike) -> None:
+    """Write a network: weights, architecture, output kind, labels, dtype, seed and counters.
+
+    Parameters
+    ----------
+    net : Sequential
+    path : str or path
+        A file that exists is replaced, in one step.
+
+    Raises
+    ------
+    OutputError: the file cannot be written; one that existed is as it was.
+    """
+    write(_validate.path("path", path), Container(MODEL, net.state_dict(), network_facts(net)))
+
+
+def save_checkpoint(path: PathLike, net: Network, optimizer: AbstractOptimizer) -> None:
+    """Write all that `fit` needs to go on exactly here: network, optimiser, and where the last run of `fit` stands.
+
+    Parameters
+    ----------
+    path : str or path
+        A file that exists is replaced, in one step.
+    net : Sequential
+    optimizer : AbstractOptimizer
+        The one that the network is trained with.
+
+    Raises
+    ------
+    TypeError: `optimizer` is none. OutputError: the file cannot be written; one that existed is as it was.
+
+    Notes
+    -----
+    May be called at any time: in any hook of a callback, after `fit` has ended or was interrupted, or without `fit`.
+    """
+    path = _validate.path("path", path)
+    progress = optim.own(optimizer).progress or Progress()
+    tensors = net.state_dict()
+    training = {"optimizer": optimizer.state_dict(), "progress": progress.to_facts()}
+    facts = {"network": network_facts(net), TRAINING: pack(training, TRAINING, tensors)}
+    write(path, Container(CHECKPOINT, tensors, facts))
+
+
+def load_checkpoint(path: PathLike, net: Network, optimizer: AbstractOptimizer) -> None:
+    """Put network and optimiser into the state of a checkpoint.
+
+    Parameters
+    ----------
+    path : str or path
+    net : Sequential
+        Of the checkpoint's architecture; weights, seed, counters, output kind and labels are replaced.
+    optimizer : AbstractOptimizer
+        Of the checkpoint's class; its configuration and state are replaced.
+
+    Raises
+    ------
+    MissingFileError: no such file. FileFormatError: damaged, or of another network or optimiser. Nothing is changed then.
+    """
+    optim.own(optimizer)
+    read_checkpoint(path).restore(net, optimizer)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a checkpoint file holds; restored in one step after all of it has been checked."""
+
+    path: Path
+    weights: Tensors
+    network: Facts
+    optimizer: Facts
+    progress: Progress
+
+    def make_optimizer(self) -> AbstractOptimizer:
+        """Return a new optimiser of the checkpoint's class, to be restored."""
+        with reading(self.path):
+            config = _validate.instance("config", self.optimizer["config"], dict, "a dict")
+            return optim.get(_validate.instance(CLASS, config[CLASS], str, "a string").lower())
+
+    def restore(self, net: Network, optimizer: AbstractOptimizer) -> None:
+        """Put network and optimiser into the checkpoint's state."""
+        net.parameters()  # a network that has none yet is no fault of the file
+        with reading(self.path):
+            fresh = optimizer.checked_copy(self.optimizer)
+            _check_state(fresh, self.weights)
+            restore_network(net, self.network, self.weights)
+        optimizer.adopt(fresh)
+        optimizer.progress = self.progress
+
+
+def read_checkpoint(path: PathLike) -> Checkpoint:
+    """Read a checkpoint file; see `load_checkpoint` for the errors."""
+    path = _validate.path("path", path)
+    container = read(path)
+    if container.kind != CHECKPOINT:
+        raise FileFormatError(f"{path}: must be a checkpoint, got a {container.kind}")
+    with reading(path):
+        training = unpack(_validate.instance(TRAINING, container.facts[TRAINING], dict, "a dict"), container.tensors)
+        network = _validate.instance("network", container.facts["network"], dict, "a dict")
+        optimizer = _validate.instance("optimizer", training["optimizer"], dict, "a dict")
+        progress = Progress.from_facts(_validate.instance("progress", training["progress"], dict, "a dict"))
+    return Checkpoint(path, weights_of(container), network, optimizer, progress)
+
+
+def weights_of(container: Container) -> Tensors:
+    """Return the parameters in a model or checkpoint."""
+    return {name: array for name, array in container.tensors.items() if not name.startswith(f"{TRAINING}/")}
+
+
+def network_facts(net: Network) -> Facts:
+    """Return what is known of a network beside its parameters."""
+    return {
+        "config": net.get_config(),
+        "seed": net.seed,
+        "dtype": str(net.dtype),
+        "step_count": net.step_count,
+        "epochs_completed": net.epochs_completed,
+        "output_kind": net.output_kind,
+        "labels": net.labels,
+    }
+
+
+def restore_network(net: Network, facts: Facts, weights: Tensors) -> None:
+    """Put a network of the same architecture into the state that `network_facts` described, after checking all of it."""
+    if facts["dtype"] != str(net.dtype):
+        _validate.fail_value("dtype", f"that of the network ({net.dtype})", facts["dtype"])
+    seed = _validate.integer("seed", facts["seed"], 0, MAX_SEED)
+    step_count = _validate.integer("step_count", facts["step_count"], 0, MAX_STEPS)
+    epochs_completed = _validate.integer("epochs_completed", facts["epochs_completed"], 0, MAX_STEPS)
+    output_kind = facts["output_kind"]
+    if output_kind is not None:
+        _validate.choice("output_kind", output_kind, OUTPUT_KINDS)
+    labels = facts["labels"]
+    if labels is not None:
+        labels = [_validate.instance("labels", label, str, "strings") for label in _validate.sequence("labels", labels)]
+    net.load_state_dict(weights)
+    net.seed = seed
+    net.step_count = step_count
+    net.epochs_completed = epochs_completed
+    net.output_kind = output_kind
+    net.labels = labels
+
+
+def _check_state(optimizer: AbstractOptimizer, weights: Mapping[str, Any]) -> None:
+    """Raise unless the optimiser's arrays are of the network's parameters."""
+    for name, slots in optimizer.state.items():
+        if name not in weights:
+            _validate.fail_value("state", "of the network's parameters", name)
+        for slot, array in slots.items():
+            _validate.same_dtype(f"{slot} of {name}", array, weights[name].dtype, name)
+            _validate.exact_shape(f"{slot} of {name}", array, weights[name].shape)

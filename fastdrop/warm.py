@@ -1,0 +1,62 @@
+"""Compiling ahead of time: so that the first request or the first step does not wait."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from fastdrop import _validate
+from fastdrop._types import ActivationKind
+from fastdrop.backends.base import AbstractBackend
+from fastdrop.backends.select import default_backend
+from fastdrop.mask import Mask
+from fastdrop.rng import Key
+
+SMALL, LARGE = (2, 4), (512, 512)
+"""Shapes that the serial and the parallel kernels take."""
+
+
+def warmup(dtype: Any = "float32") -> float:
+    """Compile every kernel for a dtype, or load it from the cache, and return the seconds that took.
+
+    Parameters
+    ----------
+    dtype : "float32" or "float64"
+
+    Raises
+    ------
+    TypeError: any other dtype.
+    """
+    kind = _validate.dtype("dtype", dtype)
+    start = time.perf_counter()
+    for shape in (SMALL, LARGE):
+        _run_all(default_backend(), shape, kind)
+    return time.perf_counter() - start
+
+
+def _run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+    """Run every operation once on arrays of that shape."""
+    rows, columns = shape
+    x, weight = np.full(shape, 0.5, dtype), np.full((columns, columns), 0.5, dtype)
+    bias, labels = np.zeros(columns, dtype), np.zeros(rows, dtype=np.int64)
+    for mask in (Mask(0.3, Key(0, 0, 0)), Mask(0.3, Key(0, 0, 0), fixed_count=True)):
+        bound = mask.bind(shape, as_matrix=True)
+        y, z = backend.dense_forward(x, weight, bias, ActivationKind.TANH, bound, bound, True)
+        gradients = np.empty_like(weight), np.empty_like(bias)
+        backend.dense_backward(x, x, weight, y, z, ActivationKind.TANH, bound, bound, True, *gradients, accumulate=False)
+    backend.words(Key(0, 0, 0), 0, 0, rows)
+    backend.decisions(bound, (0, rows), (0, columns))
+    backend.dropout_backward(backend.dropout_forward(x, bound), bound)
+    backend.activation_backward(x, backend.activation_forward(x, ActivationKind.TANH), ActivationKind.TANH)
+    backend.softmax_backward(x, backend.softmax_forward(x))
+    for loss in (backend.softmax_cross_entropy, backend.sigmoid_cross_entropy, backend.categorical_cross_entropy):
+        loss(x, labels, None, 1.0)
+    backend.mean_squared_error(x, x, None, 1.0)
+    value, state = x.copy(), (np.zeros_like(x), np.zeros_like(x))
+    backend.sgd_update(value, x, None, 0.1, 0.0, False, 0.0)
+    backend.sgd_update(value, x, state[0], 0.1, 0.9, False, 0.0)
+    backend.adam_update(value, x, *state, 0.1, 0.1, 0.9, 0.999, 1e-7, 0.0)
+    backend.sum_of_squares(x)
+    backend.limit_column_norms(value, 1.0)

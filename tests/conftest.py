@@ -1,0 +1,49 @@
+"""Fixtures and the hypothesis profile that every test file shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+from fastdrop import activations, functional
+from fastdrop.backends import select
+from fastdrop.backends.base import AbstractBackend
+
+BACKENDS = ["reference", "cpu"]
+
+hypothesis.settings.register_profile(
+    "fastdrop",
+    deadline=None,
+    derandomize=True,
+    max_examples=40,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large],
+)
+hypothesis.settings.load_profile("fastdrop")
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> AbstractBackend:
+    """Each backend in turn, through the seam."""
+    return select.backend(request.param)
+
+
+@pytest.fixture(scope="module")
+def reference() -> AbstractBackend:
+    return select.backend("reference")
+
+
+@pytest.fixture(scope="module")
+def on_backend(backend: AbstractBackend) -> Iterator[AbstractBackend]:
+    """The functional operations, done by each backend in turn."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (functional, activations):
+            patch.setattr(module, "default_backend", lambda: backend)
+        yield backend
+
+
+@pytest.fixture
+def without_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that write many files, none of which has to survive a power cut."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)

@@ -1,0 +1,122 @@
+"""The seam: every backend has the operations of `AbstractBackend`, with the same arguments; words and decisions agree."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import oracle
+import pytest
+from assertions import assert_same_bits, assert_varied
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import EDGES, keys, masks, shapes
+
+from fastdrop import Key, Mask
+from fastdrop._types import Array, BoolArray, Shape
+from fastdrop.backends import select
+from fastdrop.backends.base import AbstractBackend
+from fastdrop.errors import ArgumentValueError
+
+pytestmark = pytest.mark.filterwarnings("ignore::fastdrop.errors.AllDroppedWarning")
+
+OPERATIONS = sorted(AbstractBackend.__abstractmethods__)
+
+
+def test_the_list_of_operations_is_complete() -> None:
+    public = {name for name, _ in inspect.getmembers(AbstractBackend, inspect.isfunction) if not name.startswith("_")}
+    assert set(OPERATIONS) == public
+    assert len(OPERATIONS) >= 18
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_signatures_are_the_same(backend: AbstractBackend, operation: str) -> None:
+    """Names, order and defaults of all arguments, and the annotations."""
+    wanted = inspect.signature(getattr(AbstractBackend, operation))
+    got = inspect.signature(getattr(type(backend), operation))
+    assert [(p.name, p.default, p.kind) for p in got.parameters.values()] == [
+        (p.name, p.default, p.kind) for p in wanted.parameters.values()
+    ]
+    assert operation in vars(type(backend)), "inherited, not implemented"
+
+
+def test_a_backend_adds_no_public_operation(backend: AbstractBackend) -> None:
+    public = {name for name, _ in inspect.getmembers(type(backend), inspect.isfunction) if not name.startswith("_")}
+    assert public == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("name", select.BACKENDS)
+def test_selection_by_name(name: str) -> None:
+    chosen = select.backend(name)
+    assert chosen.name == name
+    assert select.backend(name) is chosen
+
+
+def test_selection_of_an_unknown_name() -> None:
+    with pytest.raises(ArgumentValueError, match=r"`backend` must be one of cpu, reference, got 'gpu'"):
+        select.backend("gpu")
+
+
+def test_an_incomplete_backend_cannot_be_made() -> None:
+    class Incomplete(AbstractBackend):
+        name = "incomplete"
+
+    with pytest.raises(TypeError, match="abstract"):
+        Incomplete()  # type: ignore[abstract]
+
+
+# Words
+
+
+@given(keys, st.integers(0, 15), st.sampled_from([0, 1, 2**32 - 3, 2**34 - 5, 2**57 + 1]), st.sampled_from(EDGES))
+@settings(max_examples=60)
+def test_words(backend: AbstractBackend, reference: AbstractBackend, key: Key, domain: int, first: int, count: int) -> None:
+    assert_same_bits(backend.words(key, domain, first, count), reference.words(key, domain, first, count))
+
+
+# Decisions
+
+
+def _packed(keep: BoolArray) -> Array:
+    padded = np.zeros((keep.shape[0], -(-keep.shape[1] // 64) * 64), dtype=np.bool_)
+    padded[:, : keep.shape[1]] = keep
+    return np.packbits(padded, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+
+
+@given(st.data(), shapes, st.booleans())
+@settings(max_examples=80)
+def test_decisions_of_any_rectangle(backend: AbstractBackend, data: st.DataObject, shape: Shape, as_matrix: bool) -> None:
+    mask = data.draw(masks(shape))
+    bound = mask.bind(shape, as_matrix=as_matrix)
+    first_row, last_row = sorted(data.draw(st.tuples(*[st.integers(0, bound.rows)] * 2)))
+    first, last = sorted(data.draw(st.tuples(*[st.integers(0, bound.columns)] * 2)))
+    keep = mask.to_array(shape).reshape(bound.rows, bound.columns)[first_row:last_row, first:last]
+    assert_same_bits(backend.decisions(bound, (first_row, last_row), (first, last)), _packed(keep))
+
+
+@pytest.mark.parametrize("columns", EDGES)
+@pytest.mark.parametrize("fixed_count", [False, True])
+def test_decisions_at_edges(backend: AbstractBackend, columns: int, fixed_count: bool) -> None:
+    """Widths around each unit of work, from a row offset that is no multiple of anything; bits beyond the width are 0."""
+    fixed_count = fixed_count and columns >= 3
+    mask = Mask(0.3, Key(7, 1, 2), row_offset=5, fixed_count=fixed_count)
+    bound = mask.bind((3, columns), as_matrix=True)
+    bits = backend.decisions(bound, (0, 3), (0, columns))
+    if fixed_count:
+        wanted = [oracle.fixed_count_row((7, 1, 2), 0.3, 5 + r, columns) for r in range(3)]
+    else:
+        wanted = [oracle.bernoulli_row((7, 1, 2), 0.3, 5 + r, columns) for r in range(3)]
+    keep = np.array(wanted, dtype=np.bool_).reshape(3, columns)
+    assert_same_bits(bits, _packed(keep))
+    if columns >= 65:
+        assert_varied(keep)
+
+
+@pytest.mark.parametrize("rate", [0.0005, 1 / 256, 0.1, 0.5, 0.7001, 0.999])
+def test_decisions_with_many_ties(backend: AbstractBackend, rate: float) -> None:
+    """Long rows hold hundreds of ties, at every place of a vector."""
+    mask = Mask(rate, Key(8, 0, 1), row_offset=3)
+    keep = mask.to_array((2, 60_001))
+    assert_varied(keep)
+    bits = backend.decisions(mask.bind(keep.shape, as_matrix=True), (0, 2), (7, 60_001))
+    assert_same_bits(bits, _packed(keep[:, 7:]))
