@@ -112,7 +112,8 @@ def load_numba() -> ModuleType:
         if missing:
             os.environ.pop(NUMBA_THREADS_VARIABLE, None)
     _preload_tbb()
-    return numba
+    module: ModuleType = numba
+    return module
 
 
 def _preload_tbb() -> None:
@@ -215,7 +216,9 @@ def cache_folder() -> Path | None:
         return None
     chosen = os.environ.get(CACHE_DIR_VARIABLE)
     user = f"fastdrop-{os.getuid()}" if hasattr(os, "getuid") else "fastdrop"
-    candidates = [Path(chosen).expanduser()] if chosen else [_user_cache_folder() / "fastdrop", Path(tempfile.gettempdir()) / user]
+    candidates = (
+        [Path(chosen).expanduser()] if chosen else [_user_cache_folder() / "fastdrop", Path(tempfile.gettempdir()) / user]
+    )
     fingerprint = _fingerprint()
     for candidate in candidates:
         folder = candidate / fingerprint
@@ -251,7 +254,8 @@ def config() -> dict[str, Any]:
     import numpy
 
     numba = load_numba()
-    threading_layer.enter() > 1 and threading_layer.leave()
+    if threading_layer.enter() > 1:
+        threading_layer.leave()
     folder = cache_folder()
     entries = list(folder.glob("*.nbc")) if folder is not None else []
     size = sum(file.stat().st_size for file in entries)

@@ -79,10 +79,10 @@ def dropout(x: Any, mask: Mask, *, out: Array | None = None) -> tuple[Array, Cal
 
 
 def _gradient(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    dy = _validate.float_array("dy", dy)
-    _validate.same_dtype("dy", dy, dtype, "y")
-    _validate.exact_shape("dy", dy, shape)
-    return dy
+    gradient = _validate.float_array("dy", dy)
+    _validate.same_dtype("dy", gradient, dtype, "y")
+    _validate.exact_shape("dy", gradient, shape)
+    return gradient
 
 
 def dense(
@@ -157,12 +157,11 @@ def dense(
         if np.may_share_memory(out, x):
             x = x.copy()
     bound_in = None if input_mask is None else input_mask.bind(x.shape, as_matrix=True)
-    separate = act is activations.SOFTMAX
-    bound_out = None if output_mask is None else output_mask.bind(y_shape, as_matrix=not separate)
+    bound_out = None if output_mask is None else output_mask.bind(y_shape, as_matrix=act != activations.SOFTMAX)
     weight, bias = _plain(weight), None if bias is None else _plain(bias)
-    if separate:
+    if act == activations.SOFTMAX:
         return _dense_softmax(x, weight, bias, bound_in, bound_out, y_shape, out)
-    kind = ActivationKind(act)
+    kind = act
     backend = default_backend()
     x2 = _plain(x).reshape(-1, fan_in) if x.size else np.empty((_rows(x), fan_in), x.dtype)
     out2 = None if out is None else out.reshape(_rows(x), fan_out)
@@ -199,7 +198,7 @@ def _dense_softmax(
 ) -> tuple[Array, Backward]:
     """Dense, softmax and dropout in separate passes."""
     backend = default_backend()
-    fan_in, fan_out = weight.shape
+    fan_in = weight.shape[0]
     x2 = _plain(x).reshape(_rows(x), fan_in)
     z, _ = backend.dense_forward(x2, weight, bias, ActivationKind.LINEAR, bound_in, None, False)
     p = backend.softmax_forward(z)

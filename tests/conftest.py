@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import hypothesis
@@ -21,6 +22,12 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large],
 )
 hypothesis.settings.load_profile("fastdrop")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With the JIT off, kernels are scalar NumPy code, which warns of overflow and NaN where compiled code is silent."""
+    if os.environ.get("NUMBA_DISABLE_JIT") == "1":
+        config.addinivalue_line("filterwarnings", "ignore:.* encountered in:RuntimeWarning")
 
 
 @pytest.fixture(scope="module", params=BACKENDS)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from subprocesses import finish, run, start
 
 from fastdrop import _config
-from subprocesses import finish, run, start
 
 COUNT = """
     import numpy as np

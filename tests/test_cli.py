@@ -227,6 +227,39 @@ def test_predict_with_a_network_of_images_and_one_output(folder: Path):
     assert rows[0][1] == ("0" if zero >= 0.5 else "1")
 
 
+@pytest.mark.parametrize(
+    ("net", "data", "line"),
+    [
+        (fd.Sequential([fd.Flatten()]), "digits", "error: m: this network knows no input shape, so no rows can be read for it"),
+        (
+            fd.Sequential([fd.Dense(2)], input_shape=(8, 8)),
+            "digits",
+            "error: a network with outputs of shape (8, 2) a row does not tell classes apart",
+        ),
+        (fd.Sequential([fd.Dense(2)], input_shape=(64,)), "digits", "error: m: 3 labels for 2 outputs"),
+    ],
+)
+def test_networks_that_tell_no_classes(
+    folder: Path, capsys: pytest.CaptureFixture[str], net: fd.Sequential, data: str, line: str
+):
+    net.output_kind = "logits"
+    net.labels = ["a", "b", "c"]
+    net.save("m")
+    assert run(["predict", "m", data]) == 1
+    assert capsys.readouterr().err == line + "\n"
+    assert os.listdir() == ["m"]
+
+
+def test_a_loss_that_is_not_finite_is_said(table: str, capsys: pytest.CaptureFixture[str]):
+    lines = Path(table).read_text().splitlines()
+    Path(table).write_text(
+        "\n".join([lines[0], *(f"1e18,{line}".rsplit(",", 2)[0] + ",1e18," + line.rsplit(",", 1)[1] for line in lines[1:])])
+    )
+    options = ["--hidden", "4", "--max-norm", "0", "--learning-rate", "1e30", "--no-plot", "--no-progress", "--epochs", "2"]
+    assert run(["train", "--data", table, *options]) == 0
+    assert "warning: the loss is not finite: try a smaller --learning-rate" in capsys.readouterr().err
+
+
 def test_info_names_versions_and_threads(capsys: pytest.CaptureFixture[str]):
     assert run(["info"]) == 0
     out = capsys.readouterr().out

@@ -6,9 +6,9 @@ import platform
 import re
 
 import pytest
+from subprocesses import run
 
 from fastdrop._config import load_numba
-from subprocesses import run
 
 load_numba()
 from llvmlite import binding  # noqa: E402

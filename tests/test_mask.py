@@ -63,6 +63,8 @@ def test_every_view_of_a_bound_mask_gives_the_same_decisions(data: st.DataObject
         assert bound.rows * bound.columns == wanted.size
         rows = [bound.keep_row(row, 0, bound.columns) for row in range(bound.rows)]
         np.testing.assert_array_equal(np.array(rows, dtype=np.bool_).reshape(shape), wanted)
+        whole = bound.keep_rectangle((0, bound.rows), (0, bound.columns))
+        np.testing.assert_array_equal(whole.reshape(shape), wanted)
         if as_matrix and len(shape) > 1:
             assert bound.columns == shape[-1]
 

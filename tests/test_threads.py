@@ -8,10 +8,10 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from subprocesses import run
 
 import fastdrop as fd
 from fastdrop import _config
-from subprocesses import run
 
 RESULTS = """
     import hashlib, numpy as np

@@ -30,7 +30,9 @@ from fastdrop.rng import Key
 LEAKY_RELU_SLOPE = 0.2
 """Slope of leaky_relu for negative inputs (Keras's default for the function)."""
 
-GRADIENT_FROM_OUTPUT = frozenset({ActivationKind.LINEAR, ActivationKind.RELU, ActivationKind.LEAKY_RELU, ActivationKind.HEAVISIDE})
+GRADIENT_FROM_OUTPUT = frozenset(
+    {ActivationKind.LINEAR, ActivationKind.RELU, ActivationKind.LEAKY_RELU, ActivationKind.HEAVISIDE}
+)
 """Activations whose derivative follows from the sign of the (masked) output: their pre-activation is not kept."""
 
 PROBABILITY_FLOOR = 1e-7
@@ -195,7 +197,8 @@ class AbstractBackend(ABC):
         epsilon: float,
         weight_decay: float,
     ) -> None:
-        """``w -= w * decay * lr``; ``m += (g - m)(1 - beta_1)``; ``v += (g*g - v)(1 - beta_2)``; ``w -= step_size * m / (sqrt(v) + eps)``.
+        """``w -= w * decay * lr``; ``m += (g - m)(1 - beta_1)``; ``v += (g*g - v)(1 - beta_2)``; ``
+        ``w -= step_size * m / (sqrt(v) + eps)``.
 
         `step_size` is ``lr * sqrt(1 - beta_2**t) / (1 - beta_1**t)``, computed by the caller.
         """

@@ -66,7 +66,7 @@ class Callback:
             _validate.fail_value("state", f"a dict of {', '.join(present)}", f"one of {', '.join(map(str, state))}")
         for name, value in present.items():
             kinds = (int, float) if isinstance(value, int | float) else type(value)
-            if value is not None and state[name] is not None:
+            if value is not None:
                 _validate.instance(name, state[name], kinds, f"of the kind of {value!r}")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

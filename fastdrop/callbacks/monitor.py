@@ -37,6 +37,15 @@ class AbstractMonitor(Callback):
         self.min_delta = _validate.real("min_delta", min_delta, 0.0)
         self.best: float | None = None
 
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Raise unless `load_state_dict` can take the state."""
+        best = self.best
+        self.best = None
+        super().check_state(state)
+        self.best = best
+        if state["best"] is not None:
+            _validate.instance("best", state["best"], (int, float), "None or a number")
+
     def improves(self, value: float, reference: float | None) -> bool:
         """Return whether a value is better than another by more than `min_delta`; NaN never is, all else is better than None."""
         if math.isnan(value) or reference is None:

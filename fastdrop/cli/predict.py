@@ -13,6 +13,7 @@ from fastdrop._files import check_writable
 from fastdrop._types import Array
 from fastdrop.cli.files import write_csv
 from fastdrop.data import load_inputs
+from fastdrop.errors import StateError
 from fastdrop.loading import load
 
 PATH = click.Path(path_type=Path)
@@ -37,18 +38,22 @@ def predict(model: Path, data: str, output: Path) -> None:
     """
     check_writable(output)
     net = load(model)
+    if net.input_shape is None:
+        raise StateError(f"{model}: this network knows no input shape, so no rows can be read for it")
     x = load_inputs(data, math.prod(net.input_shape))
-    probabilities = two_columns(net.predict_proba(x.reshape(len(x), *net.input_shape)))
+    probabilities = by_class(net.predict_proba(x.reshape(len(x), *net.input_shape)))
     labels = net.labels or [str(number) for number in range(probabilities.shape[1])]
+    if len(labels) != probabilities.shape[1]:
+        raise StateError(f"{model}: {len(labels)} labels for {probabilities.shape[1]} outputs")
     write_csv(output, ["row", "class", *labels], _rows(probabilities, labels))
     click.echo(f"{len(x)} rows predicted: {output}")
 
 
-def two_columns(probabilities: Array) -> Array:
-    """Return the probabilities of all classes: a single column is that of the second of two."""
-    if probabilities.shape[1] > 1:
-        return probabilities
-    return np.hstack([1 - probabilities, probabilities])
+def by_class(probabilities: Array) -> Array:
+    """Return the probabilities as (rows, classes); a single column is that of the second of two classes."""
+    if probabilities.ndim != 2:
+        raise StateError(f"a network with outputs of shape {probabilities.shape[1:]} a row does not tell classes apart")
+    return np.hstack([1 - probabilities, probabilities]) if probabilities.shape[1] == 1 else probabilities
 
 
 def _rows(probabilities: Array, labels: list[str]) -> Iterator[list[object]]:

@@ -64,8 +64,8 @@ class Recipe:
             return SGD(learning_rate, momentum=self.momentum, weight_decay=self.weight_decay)
         return {"adam": Adam, "adamw": AdamW}[self.optimizer](learning_rate, weight_decay=self.weight_decay)
 
-    def describe(self, net: Sequential) -> str:
+    def describe(self, dataset: Dataset) -> str:
         """Return the network and its training in a line."""
-        units = "-".join(str(number) for number in (*net.input_shape, *self.hidden, len(net.labels or ())))
+        units = "-".join(str(number) for number in (dataset.x_train.shape[1], *self.hidden, dataset.classes))
         rates = "/".join(f"{rate:g}" for rate in self.all_rates())
         return f"{units}, {self.activation}, dropout {rates}, {self.optimizer}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from pathlib import Path
@@ -107,7 +108,7 @@ def train(
     dataset = load(data).flat()
     watched = dataset.hold_out(validation_split) if validation_split else dataset
     net, optimizer = recipe.network(dataset), recipe.make_optimizer(len(watched.x_train))
-    _say(quiet, f"{_describe(dataset)}\nnetwork {recipe.describe(net)}")
+    _say(quiet, f"{_describe(dataset)}\nnetwork {recipe.describe(dataset)}")
     callbacks = [] if checkpoint is None else [ModelCheckpoint(_without_fields(outputs.checkpoint))]
     start = time.perf_counter()
     try:
@@ -132,9 +133,11 @@ def train(
         click.echo(f"\ninterrupted; the state is in {outputs.checkpoint}\ncontinue with: {again}", err=True)
         return EXIT_INTERRUPTED
     seconds = time.perf_counter() - start
+    if not math.isfinite(record.history["loss"][-1]):
+        click.echo("warning: the loss is not finite: try a smaller --learning-rate, or inputs of about 0 to 1", err=True)
     test = net.evaluate(dataset.x_test, dataset.y_test, loss=LOSS)
     net.save(outputs.model)
-    title = f"{dataset.name}: {recipe.describe(net)}, test accuracy {100 * test['accuracy']:.2f} %"
+    title = f"{dataset.name}: {recipe.describe(dataset)}, test accuracy {100 * test['accuracy']:.2f} %"
     names = ("training, with dropout" if any(recipe.rates) else "training", "validation" if validation_split else "test")
     _write_record(outputs, record, title, names)
     _say(quiet, f"trained in {seconds:.1f} s\nmodel {outputs.model}\nhistory {outputs.history}")

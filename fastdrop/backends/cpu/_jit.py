@@ -207,5 +207,3 @@ def kernel(function: Callable[..., Any]) -> Kernel:
 def max_scratch_threads() -> int:
     """Return how many threads scratch must be made for."""
     return int(numba.config.NUMBA_NUM_THREADS)
-
-

@@ -47,6 +47,8 @@ GROUP_BLOCKS = 8
 """Philox blocks that `pack_decisions` takes at once: 128 decisions, two words."""
 
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+
 def _element(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
     """Return a pointer to element `index` of a 1-D C-contiguous array."""
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
@@ -82,9 +84,9 @@ def _scale_kept_body(x: Any, y: Any, at: int, word: Any, scale: Any) -> None:
 
 
 @with_body(_scale_kept_body)
-def scale_kept(_typing: Any, x: Any, y: Any, at: Any, word: Any, scale: Any) -> Any:  # noqa: ARG001
+def scale_kept(_typing: Any, x: Any, y: Any, at: Any, word: Any, scale: Any) -> Any:
     """``y[at + i] = x[at + i] * scale`` where bit i of word is set, else +0.0; i = 0..63; x and y may be one array."""
-    element, vector, lanes = _float_type(x)
+    _element_type, vector, lanes = _float_type(x)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         x, y, at, word, scale = args
@@ -113,7 +115,7 @@ def _pack_decisions_body(words: Any, stride: int, at: int, hi: Any, keep: Any, t
 
 
 @with_body(_pack_decisions_body)
-def pack_decisions(_typing: Any, words: Any, stride: Any, at: Any, hi: Any, keep: Any, ties: Any, to: Any) -> Any:  # noqa: ARG001
+def pack_decisions(_typing: Any, words: Any, stride: Any, at: Any, hi: Any, keep: Any, ties: Any, to: Any) -> Any:
     """Compare the bytes of eight Philox blocks with hi and pack the answers, in stream order.
 
     Word k of block at + i is ``words[k * stride + at + i]``. Bit b of ``keep[to], keep[to + 1]`` is set where byte b of the
@@ -149,7 +151,7 @@ def pack_decisions(_typing: Any, words: Any, stride: Any, at: Any, hi: Any, keep
 
 
 def _tile_columns_body(array: Any) -> int:
-    return NR * 4 // array.itemsize
+    return NR * 4 // int(array.itemsize)
 
 
 @with_body(_tile_columns_body)
@@ -171,12 +173,11 @@ def _transpose_panel_body(source: Any, at: int, stride: int, last: int, target: 
 
 
 @with_body(_transpose_panel_body)
-def transpose_panel(
-    _typing: Any, source: Any, at: Any, stride: Any, last: Any, target: Any, to: Any, width: Any
-) -> Any:
+def transpose_panel(_typing: Any, source: Any, at: Any, stride: Any, last: Any, target: Any, to: Any, width: Any) -> Any:
     """``target[to + k * width + row] = source[at + min(row, last) * stride + k]`` for row < width, k < the dtype's lanes.
 
-    `width` is a literal: MR, or TILE_COLUMNS for the dtype's tile columns. Up to one vector beyond the last element is overwritten.
+    `width` is a literal: MR, or TILE_COLUMNS for the dtype's tile columns. Up to one vector beyond the last element
+    is overwritten.
     """
     if not isinstance(width, types.IntegerLiteral):
         return None
@@ -261,9 +262,7 @@ def tile_product(
         put = _element(context, builder, signature.args[5], c, c_at)
 
         def step(left: Any, right: Any, tile: list[Any], u: int) -> list[Any]:
-            operands = [
-                _load(builder, builder.gep(right, [I64(u * columns + j * lanes)]), vector, align) for j in range(VECTORS)
-            ]
+            operands = [_load(builder, builder.gep(right, [I64(u * columns + j * lanes)]), vector, align) for j in range(VECTORS)]
             new = []
             for row in range(MR):
                 factor = _splat(builder, vector, builder.load(builder.gep(left, [I64(u * MR + row)]), align=align))

@@ -12,7 +12,7 @@ from fastdrop.backends.base import AbstractBackend, needs_z
 from fastdrop.backends.cpu import dense, dropout, epilogue, losses, masks, softmax, updates
 from fastdrop.backends.cpu._jit import Kernel, max_scratch_threads
 from fastdrop.backends.cpu._scratch import Scratch
-from fastdrop.backends.cpu._vector import MR, NR
+from fastdrop.backends.cpu._vector import MR, NR, WORD_BITS
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
 
@@ -61,10 +61,10 @@ class CpuBackend(AbstractBackend):
 
     def decisions(self, mask: BoundMask, rows: tuple[int, int], columns: tuple[int, int]) -> npt.NDArray[np.uint64]:
         width = columns[1] - columns[0]
-        out = np.empty((rows[1] - rows[0], -(-width // masks.WORD_BITS)), dtype=np.uint64)
+        out = np.empty((rows[1] - rows[0], -(-width // WORD_BITS)), dtype=np.uint64)
         plan, offsets, cutoffs = masks.make_plan(mask, self._threads)
         raw, bits = self._decision_scratch()
-        work = out.size * masks.WORD_BITS * dropout.NANOSECONDS
+        work = out.size * WORD_BITS * dropout.NANOSECONDS
         masks.decisions_kernel(work, plan, offsets, cutoffs, rows[0], columns[0], width, out, raw, bits)
         return out
 
@@ -115,7 +115,17 @@ class CpuBackend(AbstractBackend):
         bias = np.zeros(0, dtype) if bias is None else bias
         work = 2.0 * c.size * depth / dense.FLOPS_PER_NANOSECOND + c.size * epilogue.NANOSECONDS[activation]
         dense.product_kernel(
-            work, readable(a), readable(b), c, c if y is None else y, form, a_drop, readable(bias), int(activation), c_drop, scratch
+            work,
+            readable(a),
+            readable(b),
+            c,
+            c if y is None else y,
+            form,
+            a_drop,
+            readable(bias),
+            int(activation),
+            c_drop,
+            scratch,
         )
 
     def dense_forward(

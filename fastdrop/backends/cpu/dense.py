@@ -3,9 +3,9 @@
 ``c (+)= op(a) @ op(b)`` with op the identity or the transpose, after Van Zee and van de Geijn, "BLIS", ACM TOMS 41 (2015).
 
 Notation: op(a) is (M, K), op(b) is (K, N). MR x NR is the register tile, KC the depth of a panel. op(a) is packed by all
-threads, at most ROWS_AT_ONCE x DEPTH_AT_ONCE of it, in panels of MR rows; then each task owns a block of c and packs, just before use, the
-KC x NR panel of op(b) that its tiles share in L1. Dropout on a is applied while it is packed; bias, activation and dropout on
-c when a block is complete and still in cache.
+threads, at most ROWS_AT_ONCE x DEPTH_AT_ONCE of it, in panels of MR rows; then each task owns a block of c and packs, just
+before use, the KC x NR panel of op(b) that its tiles share in L1. Dropout on a is applied while it is packed; bias, activation
+and dropout on c when a block is complete and still in cache.
 
 Order of summation: for each element of c, panels of KC in order, each summed from 0 in order by multiply-adds and then added
 to c. KC is part of the definition of the result; everything else (tile, blocks, threads) is not.
@@ -13,14 +13,14 @@ to c. KC is part of the definition of the result; everything else (tile, blocks,
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from fastdrop._types import Array
 from fastdrop.backends.cpu._jit import device, kernel
-from fastdrop.backends.cpu._vector import LANES, MR, NR, TILE_COLUMNS, UNROLL, numba, tile_columns, tile_product, transpose_panel
+from fastdrop.backends.cpu._vector import LANES, MR, TILE_COLUMNS, UNROLL, numba, tile_columns, tile_product, transpose_panel
 from fastdrop.backends.cpu.epilogue import Drop, drop_row, drops, finish_row
 from fastdrop.backends.cpu.masks import SPAN, U64
 
@@ -222,9 +222,7 @@ def product_kernel(
                             a, a_drop, masked, i0, low, high, tiles, k0, base, kc, packed, lines[t], raws[t], all_bits[t]
                         )
                     else:
-                        pack_rows(
-                            a, a_drop, masked, i0, low, high, tiles, k0, base, kc, packed, lines[t], raws[t], all_bits[t]
-                        )
+                        pack_rows(a, a_drop, masked, i0, low, high, tiles, k0, base, kc, packed, lines[t], raws[t], all_bits[t])
             tasks = down * across
             for t in prange(threads):
                 for task in range(t * tasks // threads, (t + 1) * tasks // threads):

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from fastdrop._types import Array
 from fastdrop.backends.cpu._jit import device, kernel
 from fastdrop.backends.cpu._vector import WORD_BITS, numba, scale_kept
-from fastdrop.backends.formulas._formula import select
 from fastdrop.backends.cpu.masks import ONE, SPAN, U64, decide
+from fastdrop.backends.formulas._formula import select
 
 prange = numba.prange
 

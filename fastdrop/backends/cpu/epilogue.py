@@ -160,7 +160,15 @@ def activation_kernel(x: Array, y: Array, activation: int, threads: int) -> None
 
 @kernel
 def gradient_kernel(
-    dy: Array, state: Array, dz: Array, partial: Array, activation: int, drop: Drop, raw: npt.NDArray[np.uint32], bits: U64, threads: int
+    dy: Array,
+    state: Array,
+    dz: Array,
+    partial: Array,
+    activation: int,
+    drop: Drop,
+    raw: npt.NDArray[np.uint32],
+    bits: U64,
+    threads: int,
 ) -> None:
     """Write dz, all (rows, columns), and the sum of each chunk of rows to partial (chunks, columns), unless that is empty."""
     rows, columns = dy.shape

@@ -133,7 +133,9 @@ def decide_bernoulli(plan: U64, start: np.uint64, count: int, raw: npt.NDArray[n
 
 
 @device
-def decide_fixed(plan: U64, cutoff: U64, row: np.uint64, start: np.uint64, count: int, raw: npt.NDArray[np.uint32], bits: U64) -> None:
+def decide_fixed(
+    plan: U64, cutoff: U64, row: np.uint64, start: np.uint64, count: int, raw: npt.NDArray[np.uint32], bits: U64
+) -> None:
     """Write the decisions of positions start .. start + count - 1 of a mask row that drops a fixed count."""
     domain = RANK_DOMAIN + plan[DOMAIN_BASE]
     at = row * plan[ROW_SIZE] + start
@@ -158,7 +160,14 @@ def decide_fixed(plan: U64, cutoff: U64, row: np.uint64, start: np.uint64, count
 
 @device
 def decide(
-    plan: U64, offsets: npt.NDArray[np.int64], cutoffs: U64, i: int, column: int, count: int, raw: npt.NDArray[np.uint32], bits: U64
+    plan: U64,
+    offsets: npt.NDArray[np.int64],
+    cutoffs: U64,
+    i: int,
+    column: int,
+    count: int,
+    raw: npt.NDArray[np.uint32],
+    bits: U64,
 ) -> None:
     """Write the decisions of columns column .. column + count - 1 (count <= SPAN) of matrix row i to bits 0 .. count - 1.
 
@@ -166,7 +175,7 @@ def decide(
     """
     kind = int(plan[KIND])
     words = (count + WORD_BITS - 1) // WORD_BITS
-    if kind == KEEP_ALL or kind == DROP_ALL:
+    if kind in (KEEP_ALL, DROP_ALL):
         for k in range(words):
             bits[k] = ALL if kind == KEEP_ALL else ZERO
         return
@@ -262,7 +271,8 @@ def row_cutoff(plan: U64, row: np.uint64, words: npt.NDArray[np.uint32], counts:
 
 @kernel
 def cutoffs_kernel(plan: U64, words: npt.NDArray[np.uint32], counts: npt.NDArray[np.int64], out: U64, threads: int) -> None:
-    """Write the cutoffs of mask rows FIRST_ROW .. FIRST_ROW + len(out) - 1; words (threads, row_size), counts (threads, RADIX)."""
+    """Write the cutoffs of mask rows FIRST_ROW .. FIRST_ROW + len(out) - 1; words is
+    (threads, row_size), counts (threads, RADIX)."""
     n = len(out)
     for t in prange(threads):
         for i in range(t * n // threads, (t + 1) * n // threads):
@@ -298,5 +308,3 @@ def make_plan(mask: BoundMask, threads: int) -> Plan:
     counts = np.empty((threads, RADIX), dtype=np.int64)
     cutoffs_kernel(len(cutoffs) * mask.row_size * WORD_NANOSECONDS, plan, words, counts, cutoffs)
     return plan, mask.offsets, cutoffs
-
-

@@ -23,8 +23,7 @@ def softmax_row(x: Array, y: Array) -> float:
     n = len(x)
     highest = x[0]
     for j in range(n):
-        if x[j] > highest:
-            highest = x[j]
+        highest = max(highest, x[j])
     for j in range(n):
         y[j] = act.exp(x[j] - highest)
     total = 0.0

@@ -57,9 +57,7 @@ def momentum_kernel(
 
 
 @kernel
-def adam_kernel(
-    value: Array, grad: Array, mean: Array, variance: Array, rates: Array, threads: int
-) -> None:
+def adam_kernel(value: Array, grad: Array, mean: Array, variance: Array, rates: Array, threads: int) -> None:
     """Adam; rates holds (step size, 1 - beta_1, 1 - beta_2, epsilon, decay times learning rate)."""
     n = len(value)
     step_size, rest_1, rest_2, epsilon, decay = rates[0], rates[1], rates[2], rates[3], rates[4]

@@ -46,7 +46,8 @@ def by_dtype(single: Code, double: Code) -> Code:
         return double(x) if isinstance(x, float) else single(x)
 
     if not JIT_DISABLED:
-        overload(function)(lambda x: (lambda x: single(x)) if x == types.float32 else (lambda x: double(x)))  # noqa: ARG005
+        choices = (lambda x: double(x)), (lambda x: single(x))  # noqa: PLW0108  (Numba wants plain functions)
+        overload(function)(lambda x: choices[x == types.float32])
     return function
 
 
@@ -83,7 +84,7 @@ def fma(_typing: Any, a: Any, b: Any, c: Any) -> Any:
     if a not in (types.float32, types.float64) or not (a == b == c):
         return None
     suffix = f"f{a.bitwidth}"
-    return a(a, b, c), lambda _context, builder, _signature, args: multiply_add(builder, *args, suffix)
+    return a(a, b, c), lambda _context, builder, _signature, args: multiply_add(builder, args[0], args[1], args[2], suffix)
 
 
 def _bits_body(x: Any) -> Any:

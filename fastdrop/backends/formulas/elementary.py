@@ -132,9 +132,5 @@ def _make(
     )  # fmt: skip
 
 
-SINGLE = _make(
-    np.float32, np.int32, 23, -104.0, 89.0, EXP_32, LOG1P_32, ERFC_32, ERFC_POINT_32, (LN2_HIGH_32, LN2_LOW_32)
-)
-DOUBLE = _make(
-    np.float64, np.int64, 52, -746.0, 710.0, EXP_64, LOG1P_64, ERFC_64, ERFC_POINT_64, (LN2_HIGH_64, LN2_LOW_64)
-)
+SINGLE = _make(np.float32, np.int32, 23, -104.0, 89.0, EXP_32, LOG1P_32, ERFC_32, ERFC_POINT_32, (LN2_HIGH_32, LN2_LOW_32))
+DOUBLE = _make(np.float64, np.int64, 52, -746.0, 710.0, EXP_64, LOG1P_64, ERFC_64, ERFC_POINT_64, (LN2_HIGH_64, LN2_LOW_64))
