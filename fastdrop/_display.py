@@ -13,7 +13,7 @@ REFRESH_SECONDS = 0.1
 
 
 class AbstractDisplay:
-    """Shows nothing; final subclasses: `Lines` and `Bar`."""
+    """What `fit` tells of its progress; nothing of it need be shown. Final subclasses: `Silent`, `Lines`, `Bar`."""
 
     def begin_epoch(self, epoch: int, position: int) -> None:
         """Start an epoch, or go on with it at a position."""
@@ -26,6 +26,10 @@ class AbstractDisplay:
 
     def close(self) -> None:
         """Leave the terminal as it was."""
+
+
+class Silent(AbstractDisplay):
+    """Nothing."""
 
 
 class Lines(AbstractDisplay):
@@ -91,7 +95,7 @@ def make(wanted: bool, epochs: int, batches: int) -> AbstractDisplay:
     """Return what fits the terminal."""
     stream = sys.stderr
     if not wanted or stream is None:
-        return AbstractDisplay()
+        return Silent()
     return Bar(stream, epochs, batches) if stream.isatty() and find_spec("tqdm") is not None else Lines(stream, epochs)
 
 

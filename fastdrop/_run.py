@@ -68,7 +68,7 @@ class Run:
         self.validation = validation
         self.plan = plan
         self.progress = Progress()
-        self.display = _display.AbstractDisplay()
+        self.display: _display.AbstractDisplay = _display.Silent()
 
     @property
     def stopped(self) -> bool:

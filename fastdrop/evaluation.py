@@ -71,7 +71,7 @@ def prepare(net: Network, loss: Loss, x: Any, y: Any, sample_weight: Any = None,
     _validate.same_length(f"{prefix}y", labels, len(x), f"{prefix}x")
     if len(x) == 0:
         _validate.fail_value(f"{prefix}x", "of at least one row", f"shape {x.shape}")
-    x = x.astype(net.dtype, copy=False)
+    x = np.require(x, net.dtype, ["C", "A"])  # gathering rows of any other array would copy all of it each time
     shape = (len(x), *net(x[:0]).shape[1:])
     return Data(x, loss.check(labels, shape, net.dtype), losses.check_weights(sample_weight, shape[:-1]))
 

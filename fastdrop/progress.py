@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Any, Final, Protocol, TypeAlias
 
 from fastdrop import _validate
@@ -48,10 +49,15 @@ class History:
         return self.epochs
 
     def append(self, epoch: int, logs: Logs) -> None:
-        """Add the values of one epoch."""
+        """Add the values of one epoch.
+
+        Raises
+        ------
+        TypeError: a value is no number.
+        """
         self.epochs.append(epoch)
         for name, value in logs.items():
-            self.history.setdefault(name, []).append(value)
+            self.history.setdefault(name, []).append(_number(f"logs[{name!r}]", value))
 
 
 class Stateful(Protocol):
@@ -145,7 +151,7 @@ class Progress:
             "position": self.position,
             "sums": self.sums,
             "plan": self.plan,
-            "event": event and {"hook": event.hook, "number": event.number, "logs": event.logs},
+            "event": event and {"hook": event.hook, "number": event.number, "logs": _logs(event.logs)},
             "history": asdict(self.history),
             "callbacks": [{"kind": each.kind, "state": each.state, "ran": each.ran} for each in self.store_callbacks()],
         }
@@ -175,7 +181,7 @@ class Progress:
 
 def _number(name: str, value: Any) -> float:
     """Return a logged value; NaN and infinities are values."""
-    return float(_validate.instance(name, value, (int, float), "a number"))
+    return float(_validate.instance(name, value, Real, "a number"))
 
 
 def _sum(entry: Any) -> tuple[float, int]:

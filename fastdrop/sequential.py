@@ -53,6 +53,8 @@ class Sequential(AbstractChain):
     (5, 2)
     """
 
+    dtype: np.dtype[Any]
+
     def __init__(
         self, layers: Sequence[AbstractLayer], input_shape: Any = None, seed: int | None = None, dtype: Any = "float32"
     ) -> None:

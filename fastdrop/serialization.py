@@ -138,15 +138,20 @@ def weights_of(container: Container) -> Tensors:
 
 
 def network_facts(net: Network) -> Facts:
-    """Return what is known of a network beside its parameters."""
+    """Return what is known of a network beside its parameters.
+
+    Raises
+    ------
+    TypeError, ValueError: ``net.output_kind`` or ``net.labels`` was set to something else than it may be.
+    """
     return {
         "config": net.get_config(),
         "seed": net.seed,
         "dtype": str(net.dtype),
         "step_count": net.step_count,
         "epochs_completed": net.epochs_completed,
-        "output_kind": net.output_kind,
-        "labels": net.labels,
+        "output_kind": _output_kind(net.output_kind),
+        "labels": _labels(net.labels),
     }
 
 
@@ -157,18 +162,23 @@ def restore_network(net: Network, facts: Facts, weights: Tensors) -> None:
     seed = _validate.integer("seed", facts["seed"], 0, MAX_SEED)
     step_count = _validate.integer("step_count", facts["step_count"], 0, MAX_STEPS)
     epochs_completed = _validate.integer("epochs_completed", facts["epochs_completed"], 0, MAX_STEPS)
-    output_kind = facts["output_kind"]
-    if output_kind is not None:
-        _validate.choice("output_kind", output_kind, OUTPUT_KINDS)
-    labels = facts["labels"]
-    if labels is not None:
-        labels = [_validate.instance("labels", label, str, "strings") for label in _validate.sequence("labels", labels)]
+    output_kind, labels = _output_kind(facts["output_kind"]), _labels(facts["labels"])
     net.load_state_dict(weights)
     net.seed = seed
     net.step_count = step_count
     net.epochs_completed = epochs_completed
     net.output_kind = output_kind
     net.labels = labels
+
+
+def _output_kind(output_kind: Any) -> str | None:
+    return None if output_kind is None else _validate.choice("output_kind", output_kind, OUTPUT_KINDS)
+
+
+def _labels(labels: Any) -> list[str] | None:
+    if labels is None:
+        return None
+    return [str(_validate.instance("labels", label, str, "strings")) for label in _validate.sequence("labels", labels)]
 
 
 def _check_state(optimizer: AbstractOptimizer, weights: Mapping[str, Any]) -> None:

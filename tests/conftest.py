@@ -18,6 +18,7 @@ hypothesis.settings.register_profile(
     "fastdrop",
     deadline=None,
     derandomize=True,
+    database=None,
     max_examples=40,
     suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large],
 )

@@ -29,9 +29,6 @@ ORDER = [  # low to high: a module imports only from what stands before it, or f
 
 MAX_LINES = 450
 OPERATIONS = ["activations", "dense", "dropout", "losses", "masks", "softmax", "updates"]
-ELSEWHERE_ON_CPU = {"activations": "epilogue"}
-"""On the CPU an activation is one step of what is done with a finished row of results."""
-
 FILES = sorted(path for path in ROOT.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
@@ -215,7 +212,7 @@ def test_argument_errors_are_raised_in_one_place(module: str) -> None:
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_an_operation_has_the_same_file_in_every_backend(operation: str) -> None:
     assert f"backends.reference.{operation}" in MODULES
-    assert f"backends.cpu.{ELSEWHERE_ON_CPU.get(operation, operation)}" in MODULES
+    assert f"backends.cpu.{operation}" in MODULES
 
 
 def test_the_reference_has_no_other_operations() -> None:

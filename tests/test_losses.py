@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import DTYPES, LAYOUTS, random_array
 
 from fastdrop import losses
 from fastdrop.errors import ArgumentTypeError, ArgumentValueError, FastdropError
-from strategies import DTYPES, LAYOUTS, random_array
 
 Array = npt.NDArray[Any]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from strategies import EDGES, keys, masks, shapes
 
 from fastdrop import Key, Mask
-from fastdrop._types import Array, BoolArray, Shape
+from fastdrop._types import MONTE_CARLO_DOMAIN, Array, BoolArray, Shape
 from fastdrop.backends import select
 from fastdrop.backends.base import AbstractBackend
 from fastdrop.errors import ArgumentValueError
@@ -110,6 +110,31 @@ def test_decisions_at_edges(backend: AbstractBackend, columns: int, fixed_count:
     assert_same_bits(bits, _packed(keep))
     if columns >= 65:
         assert_varied(keep)
+
+
+@pytest.mark.parametrize("row_offset", [0, 2**32 - 33, 2**58 - 65])
+def test_the_last_bit_of_a_rate_decides(backend: AbstractBackend, row_offset: int) -> None:
+    """At the threshold made of an element's own byte and tie word it is kept; at the next one it is dropped."""
+    for i in range(65):
+        element = row_offset + i
+        threshold = oracle.byte(7, 1, 2, 0, element) << 24 | oracle.word(7, 1, 2, 1, element) >> 8
+        for step, kept in ((0, True), (1, False)):
+            bound = Mask((threshold + step) / 2**32, Key(7, 1, 2), row_offset=row_offset).bind((65,))
+            bits = backend.decisions(bound, (0, 1), (i, i + 1))
+            assert bool(bits[0, 0]) is kept, f"element {element}, threshold {threshold + step:#x}"
+
+
+@pytest.mark.parametrize("rate", [0.003, 0.5, 0.7001])
+@pytest.mark.parametrize("fixed_count", [False, True])
+def test_decisions_of_a_monte_carlo_pass(backend: AbstractBackend, fixed_count: bool, rate: float) -> None:
+    """Domains 8 (bytes), 9 (ties) and 13 (ranks) instead of 0, 1 and 5."""
+    mask = Mask(rate, Key(7, 1, 2), row_offset=2, fixed_count=fixed_count)
+    bound = mask.bind((2, 1025), as_matrix=True, domain_base=MONTE_CARLO_DOMAIN)
+    row = oracle.fixed_count_row if fixed_count else oracle.bernoulli_row
+    keep = np.array([row((7, 1, 2), rate, m, 1025, 8) for m in (2, 3)])
+    assert_varied(keep)
+    assert (keep != mask.to_array(keep.shape)).any()
+    assert_same_bits(backend.decisions(bound, (0, 2), (0, 1025)), _packed(keep))
 
 
 @pytest.mark.parametrize("rate", [0.0005, 1 / 256, 0.1, 0.5, 0.7001, 0.999])

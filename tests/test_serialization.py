@@ -167,6 +167,23 @@ def test_bad_paths(path: Any, kind: type[Exception]) -> None:
             call()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("labels", [1, 2], "`labels` must be strings, got int"),
+        ("labels", "ab", "`labels` must be a list or tuple, got str"),
+        ("output_kind", "odds", "`output_kind` must be one of"),
+    ],
+)
+def test_facts_that_could_not_be_read_again(name: str, value: Any, text: str, saved: Path) -> None:
+    net, before = network(), saved.read_bytes()
+    setattr(net, name, value)
+    with pytest.raises((ArgumentTypeError, ArgumentValueError)) as caught:
+        serialization.save(net, saved)
+    assert text in str(caught.value)
+    assert saved.read_bytes() == before
+
+
 # Files that are not what they should be
 
 

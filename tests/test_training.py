@@ -301,6 +301,20 @@ def test_stop_training_ends_the_epoch_in_hand() -> None:
     assert (net.step_count, net.epochs_completed, history.epochs) == (4, 2, [0, 1])
 
 
+@pytest.mark.parametrize("value", [np.float32(0.5), np.int64(2), 3, True])
+def test_logs_of_callbacks_are_numbers(value: Any) -> None:
+    log = LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(extra=value))
+    history = fit(network(), X, Y, callbacks=[log])
+    assert history.history["extra"] == [float(value)]
+    assert type(history.history["extra"][0]) is float
+
+
+def test_logs_of_callbacks_that_are_no_numbers() -> None:
+    log = LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(extra="good"))
+    with pytest.raises(ArgumentTypeError, match=r"`logs\['extra'\]` must be a number, got str"):
+        fit(network(), X, Y, callbacks=[log])
+
+
 # Bad input
 
 NET = network()
@@ -443,6 +457,16 @@ def test_ctrl_c_in_the_last_step_is_not_lost() -> None:
     assert net.epochs_completed == 1
     assert optimizer.progress is not None
     assert not optimizer.progress.interrupted
+
+
+def test_ctrl_c_between_epochs() -> None:
+    net, optimizer = network(), optim.SGD(0.1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(net, X, Y, epochs=3, optimizer=optimizer, callbacks=[LambdaCallback(on_epoch_end=lambda *_: _press())])
+    assert net.epochs_completed == 1
+    assert optimizer.progress is not None
+    assert optimizer.progress.interrupted
+    assert optimizer.progress.history.epochs == [0]
 
 
 def _press() -> None:

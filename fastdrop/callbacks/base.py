@@ -22,11 +22,11 @@ class Callback:
         Set by `fit`; ``optimizer.progress`` says where the run stands.
     stop_training : bool
         Set it to end the run after the step or epoch in hand.
-    state_names : tuple of str
-        Attributes that `state_dict` returns; subclasses add theirs.
+    state_kinds : dict of str to type or tuple of types
+        Attributes that `state_dict` returns, with the types that they may have; subclasses add theirs.
     """
 
-    state_names: ClassVar[tuple[str, ...]] = ("stop_training",)
+    state_kinds: ClassVar[dict[str, Any]] = {"stop_training": bool}
 
     net: Network
     optimizer: AbstractOptimizer
@@ -52,26 +52,26 @@ class Callback:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs: dicts, lists, numbers, strings, None and arrays."""
-        return {name: getattr(self, name) for name in self.state_names}
+        return {name: getattr(self, name) for name in self.state_kinds}
 
     def check_state(self, state: dict[str, Any]) -> None:
-        """Raise unless `load_state_dict` can take the state.
+        """Raise unless `load_state_dict` can take the state; a class with a `state_dict` of its own checks there.
 
         Raises
         ------
-        TypeError, ValueError: other names, or values of other kinds, than `state_dict` returns.
+        TypeError, ValueError: other names, or values of other kinds, than `state_kinds` says.
         """
-        present = self.state_dict()
-        if set(state) != set(present):
-            _validate.fail_value("state", f"a dict of {', '.join(present)}", f"one of {', '.join(map(str, state))}")
-        for name, value in present.items():
-            kinds = (int, float) if isinstance(value, int | float) else type(value)
-            if value is not None:
-                _validate.instance(name, state[name], kinds, f"of the kind of {value!r}")
+        if type(self).state_dict is not Callback.state_dict:
+            return
+        kinds = self.state_kinds
+        if set(state) != set(kinds):
+            _validate.fail_value("state", f"a dict of {', '.join(kinds)}", f"one of {', '.join(map(str, state))}")
+        for name, kind in kinds.items():
+            _validate.instance(name, state[name], kind, "of a kind that a state may have")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` returned."""
-        for name in self.state_names:
+        for name in self.state_kinds:
             setattr(self, name, state[name])
 
 

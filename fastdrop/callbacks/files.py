@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any, ClassVar
 
 from fastdrop import _validate
 from fastdrop._files import check_writable, replacing
@@ -34,7 +35,7 @@ class ModelCheckpoint(AbstractMonitor):
         What the monitored value must be better than at first.
     """
 
-    state_names = (*AbstractMonitor.state_names, "steps_since_save")
+    state_kinds: ClassVar[dict[str, Any]] = {**AbstractMonitor.state_kinds, "steps_since_save": int}
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class ModelCheckpoint(AbstractMonitor):
 
     def on_train_begin(self) -> None:
         """Check that the file can be written, before any training is done for nothing."""
-        if "{" not in str(self.filepath):
+        if "{" not in str(self.filepath.parent):
             check_writable(self.filepath)
         self.best, self.steps_since_save = self.initial_value_threshold, 0
 
@@ -114,7 +115,7 @@ class CSVLogger(Callback):
         Go on below the rows of a file that exists. A resumed run always goes on below the rows of its checkpoint.
     """
 
-    state_names = (*Callback.state_names, "rows")
+    state_kinds: ClassVar[dict[str, Any]] = {**Callback.state_kinds, "rows": list}
 
     def __init__(self, filename: PathLike, separator: str = ",", append: bool = False) -> None:
         self.filename = _validate.path("filename", filename)

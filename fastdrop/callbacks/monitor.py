@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from types import NoneType
+from typing import Any, ClassVar, Final
 
 from fastdrop import _validate
 from fastdrop._types import Array
@@ -29,22 +30,13 @@ class AbstractMonitor(Callback):
         A smaller change is no improvement.
     """
 
-    state_names = (*Callback.state_names, "best")
+    state_kinds: ClassVar[dict[str, Any]] = {**Callback.state_kinds, "best": (int, float, NoneType)}
 
     def __init__(self, monitor: str, mode: str, min_delta: float) -> None:
         self.monitor: str = _validate.instance("monitor", monitor, str, "the name of a value in the logs")
         self.mode = _validate.choice("mode", mode, MODES)
         self.min_delta = _validate.real("min_delta", min_delta, 0.0)
         self.best: float | None = None
-
-    def check_state(self, state: dict[str, Any]) -> None:
-        """Raise unless `load_state_dict` can take the state."""
-        best = self.best
-        self.best = None
-        super().check_state(state)
-        self.best = best
-        if state["best"] is not None:
-            _validate.instance("best", state["best"], (int, float), "None or a number")
 
     def improves(self, value: float, reference: float | None) -> bool:
         """Return whether a value is better than another by more than `min_delta`; NaN never is, all else is better than None."""
@@ -79,7 +71,13 @@ class EarlyStopping(AbstractMonitor):
         Epochs before this one are not looked at.
     """
 
-    state_names = (*AbstractMonitor.state_names, "wait", "stopped_epoch", "best_epoch", "best_weights")
+    state_kinds: ClassVar[dict[str, Any]] = {
+        **AbstractMonitor.state_kinds,
+        "wait": int,
+        "stopped_epoch": int,
+        "best_epoch": int,
+        "best_weights": dict,
+    }
 
     def __init__(
         self,
@@ -149,7 +147,7 @@ class ReduceLROnPlateau(AbstractMonitor):
         The learning rate is not reduced below this.
     """
 
-    state_names = (*AbstractMonitor.state_names, "wait", "cooldown_counter")
+    state_kinds: ClassVar[dict[str, Any]] = {**AbstractMonitor.state_kinds, "wait": int, "cooldown_counter": int}
 
     def __init__(
         self,

@@ -22,20 +22,23 @@ class Outputs:
     @classmethod
     def of(cls, model: Path, history: Path | None, plot: Path | None, no_plot: bool, checkpoint: Path | None) -> Outputs:
         """Return the paths, where not given beside the model; raises unless every one can be written."""
-
         check_writable(model)
-        beside = model.with_name(f"{model.stem}-history")
         outputs = cls(
             model,
-            history or beside.with_suffix(".csv"),
-            None if no_plot else plot or beside.with_suffix(".png"),
+            history or model.with_name(f"{model.stem}-history.csv"),
+            None if no_plot else plot or model.with_name(f"{model.stem}-history.png"),
             checkpoint or model.with_name(f"{model.stem}-checkpoint.safetensors"),
         )
         paths = [path for path in (outputs.model, outputs.history, outputs.plot, outputs.checkpoint) if path is not None]
         for path in paths:
             check_writable(path)
-        if len({path.absolute() for path in paths}) < len(paths):
+        if len({path.resolve() for path in paths}) < len(paths):
             raise OutputError(f"{model}: two outputs have the same name")
         if outputs.plot is not None:
             check_plot(outputs.plot)
         return outputs
+
+    def describe(self) -> str:
+        """Return the files, a line each."""
+        plot = "" if self.plot is None else f"\nplot {self.plot}"
+        return f"model {self.model}\nhistory {self.history}{plot}"

@@ -18,7 +18,9 @@ from fastdrop.cli.outputs import Outputs
 from fastdrop.cli.plot import plot_history
 from fastdrop.cli.recipe import LEARNING_RATES, SCHEDULES, Recipe
 from fastdrop.data import Dataset, load
+from fastdrop.optim import AbstractOptimizer
 from fastdrop.progress import History
+from fastdrop.sequential import Sequential
 from fastdrop.serialization import save_checkpoint
 
 EXIT_INTERRUPTED = 130
@@ -125,26 +127,29 @@ def train(
             resume=outputs.checkpoint if resume else None,
         )
     except KeyboardInterrupt:
-        progress = optimizer.progress
-        if progress is None or not (progress.interrupted or progress.epoch == recipe.epochs):
-            raise  # within a step, by a second Ctrl-C: weights that are half updated are no state to continue from
-        save_checkpoint(outputs.checkpoint, net, optimizer)
+        _save_state(outputs.checkpoint, net, optimizer, recipe.epochs)
         again = shlex.join(["fastdrop", *arguments, *([] if resume else ["--resume"])])
         click.echo(f"\ninterrupted; the state is in {outputs.checkpoint}\ncontinue with: {again}", err=True)
         return EXIT_INTERRUPTED
-    seconds = time.perf_counter() - start
+    net.save(outputs.model)
+    _say(quiet, f"trained in {time.perf_counter() - start:.1f} s")
     if not math.isfinite(record.history["loss"][-1]):
         click.echo("warning: the loss is not finite: try a smaller --learning-rate, or inputs of about 0 to 1", err=True)
     test = net.evaluate(dataset.x_test, dataset.y_test, loss=LOSS)
-    net.save(outputs.model)
-    title = f"{dataset.name}: {recipe.describe(dataset)}, test accuracy {100 * test['accuracy']:.2f} %"
+    accuracy = f"test accuracy {100 * test['accuracy']:.2f} %"
     names = ("training, with dropout" if any(recipe.rates) else "training", "validation" if validation_split else "test")
-    _write_record(outputs, record, title, names)
-    _say(quiet, f"trained in {seconds:.1f} s\nmodel {outputs.model}\nhistory {outputs.history}")
-    if outputs.plot is not None:
-        _say(quiet, f"plot {outputs.plot}")
-    click.echo(f"test accuracy {100 * test['accuracy']:.2f} %, loss {test['loss']:.4f}")
+    _write_record(outputs, record, f"{dataset.name}: {recipe.describe(dataset)}, {accuracy}", names)
+    _say(quiet, outputs.describe())
+    click.echo(f"{accuracy}, loss {test['loss']:.4f}")
     return 0
+
+
+def _save_state(path: Path, net: Sequential, optimizer: AbstractOptimizer, epochs: int) -> None:
+    """Save a run that ended between two steps; weights that a second Ctrl-C left half updated are no state to continue from."""
+    progress = optimizer.progress
+    if progress is None or not (progress.interrupted or progress.epoch == epochs):
+        raise click.Abort
+    save_checkpoint(path, net, optimizer)
 
 
 def _say(quiet: bool, text: str) -> None:

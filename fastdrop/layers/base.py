@@ -211,7 +211,7 @@ class AbstractLayer(ABC):
         """Name and number the parameters, and say from which key each of them starts."""
         found = [(node, *item) for node in self.walk() for item in node.layer.own_parameters.items()]
         stated = [node.layer.dtype for node in self.walk() if node.layer.dtype is not None]
-        dtype = (stated or [parameter.dtype for _, _, parameter in found] or [None])[0]
+        dtype = next(iter(stated or [parameter.dtype for _, _, parameter in found]), None)
         if dtype is not None:
             self._check_dtypes(dtype)
             parts: set[object] = {node.layer for node in self.walk()}

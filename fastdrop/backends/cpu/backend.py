@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fastdrop._types import ActivationKind, Array
 from fastdrop.backends.base import AbstractBackend, needs_z
-from fastdrop.backends.cpu import dense, dropout, epilogue, losses, masks, softmax, updates
+from fastdrop.backends.cpu import activations, dense, dropout, epilogue, losses, masks, softmax, updates
 from fastdrop.backends.cpu._jit import Kernel, max_scratch_threads
 from fastdrop.backends.cpu._scratch import Scratch
 from fastdrop.backends.cpu._vector import MR, NR, WORD_BITS
@@ -113,7 +113,7 @@ class CpuBackend(AbstractBackend):
             bits,
         )
         bias = np.zeros(0, dtype) if bias is None else bias
-        work = 2.0 * c.size * depth / dense.FLOPS_PER_NANOSECOND + c.size * epilogue.NANOSECONDS[activation]
+        work = 2.0 * c.size * depth / dense.FLOPS_PER_NANOSECOND + c.size * activations.NANOSECONDS[activation]
         dense.product_kernel(
             work,
             readable(a),
@@ -196,7 +196,7 @@ class CpuBackend(AbstractBackend):
         chunks = -(-dy.shape[0] // epilogue.CHUNK_ROWS) if dbias is not None else 0
         partial = self._scratch.take("partial", (chunks, dy.shape[1]), dy.dtype)
         raw, bits = self._decision_scratch()
-        work = dy.size * (epilogue.NANOSECONDS[activation] * BACKWARD_FACTOR + dropout.NANOSECONDS)
+        work = dy.size * (activations.NANOSECONDS[activation] * BACKWARD_FACTOR + dropout.NANOSECONDS)
         drop = self._drop(mask, dy.dtype)
         epilogue.gradient_kernel(work, readable(dy), readable(state), dz, partial, int(activation), drop, raw, bits)
         if dbias is not None:
@@ -207,8 +207,8 @@ class CpuBackend(AbstractBackend):
 
     def activation_forward(self, x: Array, activation: ActivationKind, out: Array | None = None) -> Array:
         y = np.empty(x.shape, x.dtype) if out is None else out
-        work = x.size * epilogue.NANOSECONDS[activation]
-        epilogue.activation_kernel(work, readable(x).reshape(-1), y.reshape(-1), int(activation))
+        work = x.size * activations.NANOSECONDS[activation]
+        activations.activation_kernel(work, readable(x).reshape(-1), y.reshape(-1), int(activation))
         return y
 
     def activation_backward(self, dy: Array, x: Array, activation: ActivationKind, out: Array | None = None) -> Array:

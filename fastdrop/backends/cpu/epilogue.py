@@ -13,107 +13,21 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._types import ActivationKind, Array
-from fastdrop.backends.base import LEAKY_RELU_SLOPE
+from fastdrop._types import Array
 from fastdrop.backends.cpu._jit import device, kernel
 from fastdrop.backends.cpu._vector import numba
+from fastdrop.backends.cpu.activations import LINEAR, RELU, activate_row, gradient_row
 from fastdrop.backends.cpu.dropout import scale_kept_row
 from fastdrop.backends.cpu.masks import KEEP_ALL, KIND, SPAN, U64, decide
-from fastdrop.backends.formulas import activations as act
-from fastdrop.backends.formulas._formula import select
 
 prange = numba.prange
 
 Drop: TypeAlias = tuple[U64, npt.NDArray[np.int64], U64, Any]
 """(plan, offsets, cutoffs, scale): a mask as kernels take it; `NO_DROP` stands for None."""
 
-LINEAR, RELU, LEAKY_RELU = int(ActivationKind.LINEAR), int(ActivationKind.RELU), int(ActivationKind.LEAKY_RELU)
-SIGMOID, TANH, GELU = int(ActivationKind.SIGMOID), int(ActivationKind.TANH), int(ActivationKind.GELU)
-SILU, SELU, SOFTPLUS = int(ActivationKind.SILU), int(ActivationKind.SELU), int(ActivationKind.SOFTPLUS)
-
 CHUNK_ROWS = 32
 """Rows whose bias gradients are added up one after the other: part of the definition of the result."""
 CHUNK_COLUMNS = 512
-
-NANOSECONDS = (0.1, 0.1, 0.15, 0.4, 0.5, 0.9, 0.5, 0.4, 0.6, 0.1)
-"""Estimated cost of an element by activation, a little less than measured."""
-
-
-@device
-def activate_row(activation: int, z: Array, y: Array) -> None:
-    """``y = act(z)``; y may be z."""
-    n = len(z)
-    if activation == LINEAR:
-        for j in range(n):
-            y[j] = z[j]
-    elif activation == RELU:
-        zero = z.dtype.type(0)
-        for j in range(n):
-            y[j] = select(z[j] <= zero, zero, z[j])
-    elif activation == LEAKY_RELU:
-        zero, slope = z.dtype.type(0), z.dtype.type(LEAKY_RELU_SLOPE)
-        for j in range(n):
-            y[j] = select(z[j] > zero, z[j], slope * z[j])
-    elif activation == SIGMOID:
-        for j in range(n):
-            y[j] = act.sigmoid(z[j])
-    elif activation == TANH:
-        for j in range(n):
-            y[j] = act.tanh(z[j])
-    elif activation == GELU:
-        for j in range(n):
-            y[j] = act.gelu(z[j])
-    elif activation == SILU:
-        for j in range(n):
-            y[j] = act.silu(z[j])
-    elif activation == SELU:
-        for j in range(n):
-            y[j] = act.selu(z[j])
-    elif activation == SOFTPLUS:
-        for j in range(n):
-            y[j] = act.softplus(z[j])
-    else:
-        for j in range(n):
-            y[j] = act.heaviside(z[j])
-
-
-@device
-def gradient_row(activation: int, dy: Array, state: Array, scale: Any, dz: Array) -> None:
-    """``dz = (dy * scale) * act'``; state is y for the activations of GRADIENT_FROM_OUTPUT, else z; dz may be dy."""
-    n = len(dy)
-    zero = dy.dtype.type(0)
-    if activation == LINEAR:
-        for j in range(n):
-            dz[j] = dy[j] * scale
-    elif activation == RELU:
-        for j in range(n):
-            dz[j] = select(state[j] <= zero, zero, dy[j] * scale)
-    elif activation == LEAKY_RELU:
-        slope = dy.dtype.type(LEAKY_RELU_SLOPE)
-        for j in range(n):
-            scaled = dy[j] * scale
-            dz[j] = select(state[j] > zero, scaled, slope * scaled)
-    elif activation == SIGMOID:
-        for j in range(n):
-            dz[j] = dy[j] * scale * act.sigmoid_grad(state[j])
-    elif activation == TANH:
-        for j in range(n):
-            dz[j] = dy[j] * scale * act.tanh_grad(state[j])
-    elif activation == GELU:
-        for j in range(n):
-            dz[j] = dy[j] * scale * act.gelu_grad(state[j])
-    elif activation == SILU:
-        for j in range(n):
-            dz[j] = dy[j] * scale * act.silu_grad(state[j])
-    elif activation == SELU:
-        for j in range(n):
-            dz[j] = dy[j] * scale * act.selu_grad(state[j])
-    elif activation == SOFTPLUS:
-        for j in range(n):
-            dz[j] = dy[j] * scale * act.sigmoid(state[j])
-    else:
-        for j in range(n):
-            dz[j] = zero
 
 
 @device
@@ -147,15 +61,6 @@ def finish_row(
         z = y
     if drops(drop):
         drop_row(drop, i, column, drop[3], z, y, raw, bits)
-
-
-@kernel
-def activation_kernel(x: Array, y: Array, activation: int, threads: int) -> None:
-    """``y = act(x)``, both one-dimensional."""
-    n = len(x)
-    for t in prange(threads):
-        low, high = t * n // threads, (t + 1) * n // threads
-        activate_row(activation, x[low:high], y[low:high])
 
 
 @kernel
