@@ -39,6 +39,8 @@ def _kind(value: object) -> str:
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     """Return `value` as an int in [low, high]; a bool or a float is a TypeError."""
+    if type(value) is int and value >= low and (high is None or value <= high):
+        return value
     if isinstance(value, bool | np.bool_):
         fail_type(name, "an integer", "a bool")
     try:
@@ -55,6 +57,8 @@ def real(
     name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, open_low: bool = False, open_high: bool = False
 ) -> float:
     """Return `value` as a finite float in the interval; NaN is never inside."""
+    if type(value) is float and low < value < high:
+        return value
     scalar = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
     if isinstance(scalar, bool | np.bool_ | str) or not isinstance(scalar, numbers.Real):
         fail_type(name, "a number", _kind(value))
@@ -82,6 +86,8 @@ def rate(name: str, value: Any) -> float:
 
 def boolean(name: str, value: Any) -> bool:
     """Return `value` as a bool; only bools are taken."""
+    if value is True or value is False:
+        return value
     if not isinstance(value, bool | np.bool_):
         fail_type(name, "True or False", _kind(value))
     return bool(value)

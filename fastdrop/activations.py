@@ -15,10 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias
 
-import numpy as np
-
 from fastdrop import _validate
 from fastdrop._types import ActivationKind, Array
+from fastdrop.backends.base import contiguous
 from fastdrop.backends.select import default_backend
 
 SOFTMAX: Final = "softmax"
@@ -26,7 +25,7 @@ ActivationId: TypeAlias = ActivationKind | Literal["softmax"]
 
 
 def _apply(activation: ActivationKind, x: Any) -> Array:
-    x = np.require(_validate.float_array("x", x), requirements=["C", "A"])
+    x = contiguous(_validate.float_array("x", x))
     return default_backend().activation_forward(x, activation)
 
 
@@ -82,7 +81,7 @@ def heaviside(x: Any) -> Array:
 
 def softmax(x: Any) -> Array:
     """Return the softmax of x over its last axis."""
-    x = np.require(_validate.float_array("x", x), requirements=["C", "A"])
+    x = contiguous(_validate.float_array("x", x))
     rows = x.reshape(-1, x.shape[-1]) if x.size else x.reshape(0, max(1, x.shape[-1]))
     return default_backend().softmax_forward(rows).reshape(x.shape)
 

@@ -13,13 +13,9 @@ import numpy as np
 
 from fastdrop import _validate, activations
 from fastdrop._types import ActivationKind, Array, Backward
+from fastdrop.backends.base import contiguous
 from fastdrop.backends.select import default_backend
 from fastdrop.mask import BoundMask, Mask
-
-
-def _plain(array: Array) -> Array:
-    """Return the array C-contiguous and aligned, without a copy where it is already."""
-    return np.require(array, requirements=["C", "A"])
 
 
 def dropout(x: Any, mask: Mask, *, out: Array | None = None) -> tuple[Array, Callable[..., Array]]:
@@ -66,14 +62,14 @@ def dropout(x: Any, mask: Mask, *, out: Array | None = None) -> tuple[Array, Cal
         _validate.out_array("out", out, x.shape, x.dtype, "x", x)
     bound = mask.bind(x.shape)
     backend = default_backend()
-    y = backend.dropout_forward(_plain(x), bound, out)
+    y = backend.dropout_forward(contiguous(x), bound, out)
     shape, dtype = x.shape, x.dtype
 
     def backward(dy: Any, *, out: Array | None = None) -> Array:
         dy = _gradient(dy, shape, dtype)
         if out is not None:
             _validate.out_array("out", out, shape, dtype, "dy", dy)
-        return backend.dropout_backward(_plain(dy), bound, out)
+        return backend.dropout_backward(contiguous(dy), bound, out)
 
     return y, backward
 
@@ -158,18 +154,18 @@ def dense(
             x = x.copy()
     bound_in = None if input_mask is None else input_mask.bind(x.shape, as_matrix=True)
     bound_out = None if output_mask is None else output_mask.bind(y_shape, as_matrix=act != activations.SOFTMAX)
-    weight, bias = _plain(weight), None if bias is None else _plain(bias)
+    weight, bias = contiguous(weight), None if bias is None else contiguous(bias)
     if act == activations.SOFTMAX:
         return _dense_softmax(x, weight, bias, bound_in, bound_out, y_shape, out)
     kind = act
     backend = default_backend()
-    x2 = _plain(x).reshape(-1, fan_in) if x.size else np.empty((_rows(x), fan_in), x.dtype)
+    x2 = contiguous(x).reshape(-1, fan_in) if x.size else np.empty((_rows(x), fan_in), x.dtype)
     out2 = None if out is None else out.reshape(_rows(x), fan_out)
     y2, z2 = backend.dense_forward(x2, weight, bias, kind, bound_in, bound_out, True, out2)
     x_shape = x.shape
 
     def backward(dy: Any, input_gradient: bool = True) -> tuple[Array | None, Array, Array | None]:
-        dy = _plain(_gradient(dy, y_shape, x2.dtype)).reshape(y2.shape)
+        dy = contiguous(_gradient(dy, y_shape, x2.dtype)).reshape(y2.shape)
         dweight = np.empty_like(weight)
         dbias = None if bias is None else np.empty_like(bias)
         dx = backend.dense_backward(
@@ -199,7 +195,7 @@ def _dense_softmax(
     """Dense, softmax and dropout in separate passes."""
     backend = default_backend()
     fan_in = weight.shape[0]
-    x2 = _plain(x).reshape(_rows(x), fan_in)
+    x2 = contiguous(x).reshape(_rows(x), fan_in)
     z, _ = backend.dense_forward(x2, weight, bias, ActivationKind.LINEAR, bound_in, None, False)
     p = backend.softmax_forward(z)
     y = p if bound_out is None else backend.dropout_forward(p, bound_out)
@@ -209,7 +205,7 @@ def _dense_softmax(
         out[...] = y.reshape(y_shape)
 
     def backward(dy: Any, input_gradient: bool = True) -> tuple[Array | None, Array, Array | None]:
-        dp = _plain(_gradient(dy, y_shape, x.dtype)).reshape(p.shape)
+        dp = contiguous(_gradient(dy, y_shape, x.dtype)).reshape(p.shape)
         dp = dp if bound_out is None else backend.dropout_backward(dp, bound_out)
         dz = backend.softmax_backward(dp, p)
         dweight = np.empty_like(weight)

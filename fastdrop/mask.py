@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ TIE_BITS = 24
 WORD_BITS = 32
 BATCH = 0
 """Value of `BoundMask.group` for ``shared_rows="batch"``."""
+NO_OFFSETS: Final = np.zeros(1, dtype=np.int64)
+"""Rows of a matrix that are rows of the array."""
 
 
 def threshold_of(rate: float) -> int:
@@ -143,10 +145,9 @@ def _noise_shape(value: Any) -> tuple[int | None, ...] | None:
     return tuple(None if entry is None else _validate.integer("noise_shape", entry, 1) for entry in entries)
 
 
-def _shared_rows(value: Any) -> int:
+def _shared_rows(value: Any) -> int | str:
     if isinstance(value, str):
-        _validate.choice("shared_rows", value, ("batch",))
-        return BATCH
+        return _validate.choice("shared_rows", value, ("batch",))
     return _validate.integer("shared_rows", value, 1, MAX_ELEMENTS)
 
 
@@ -198,7 +199,7 @@ class Mask:
         self.rate = _validate.rate("rate", rate)
         self.key: Key = _validate.instance("key", key, Key, "a fastdrop.Key")
         self.noise_shape = _noise_shape(noise_shape)
-        self.shared_rows = "batch" if _shared_rows(shared_rows) == BATCH else _shared_rows(shared_rows)
+        self.shared_rows = _shared_rows(shared_rows)
         self.fixed_count = _validate.boolean("fixed_count", fixed_count)
         self.row_offset = _validate.integer("row_offset", row_offset, 0, MAX_ELEMENTS - 1)
         self._warned = [False]
@@ -251,16 +252,13 @@ class Mask:
         if not as_matrix and mask_shape == shape and group == 1 and kind != MaskKind.FIXED_COUNT:
             rows, columns, column_step, group = 1, math.prod(shape), 1, BATCH
             offsets = np.array([row_offset * row_size], dtype=np.int64)
-        elif not as_matrix and mask_shape[1:] == shape[1:]:
-            rows, columns, column_step = shape[0], row_size, 1
-            offsets = np.zeros(1, dtype=np.int64)
-        elif len(shape) == 1:
-            rows, columns, column_step, offsets = shape[0], 1, 0, np.zeros(1, dtype=np.int64)
+        elif (not as_matrix or len(shape) <= 2) and mask_shape[1:] == shape[1:]:
+            rows, columns, column_step, offsets = shape[0], row_size, 1, NO_OFFSETS
         else:
             rows, columns, column_step = math.prod(shape[:-1]), shape[-1], int(mask_shape[-1] == shape[-1])
             positions = np.arange(row_size, dtype=np.int64).reshape(mask_shape[1:])[..., :1]
             offsets = np.array(np.broadcast_to(positions, (*shape[1:-1], min(1, shape[-1])))).reshape(-1)
-            offsets = offsets if len(offsets) else np.zeros(1, dtype=np.int64)
+            offsets = offsets if len(offsets) else NO_OFFSETS
         return BoundMask(
             kind, self.key, threshold, scale, rows, columns, row_size, row_offset, group, column_step, offsets, domain_base
         )

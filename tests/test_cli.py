@@ -167,6 +167,23 @@ def test_ctrl_c_saves_and_the_command_it_prints_continues_to_the_same_bits(
     assert read("whole-history.csv") == read("two parts-history.csv")
 
 
+def test_ctrl_c_ends_a_process_with_its_state_saved(table: str):
+    # A test run may itself be started with SIGINT ignored, which children inherit.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from fastdrop.__main__ import main; main()"
+    )
+    command = [sys.executable, "-c", program, "train", "--data", table, "--hidden", "4", "--epochs", "1000000", "--no-plot"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if line.startswith("epoch 3/"))
+        process.send_signal(signal.SIGINT)
+        err = process.stderr.read()
+        assert process.wait(60) == 130
+    assert "interrupted; the state is in model-checkpoint.safetensors" in err
+    assert "Traceback" not in err
+    assert sorted(os.listdir()) == ["model-checkpoint.safetensors", table]
+
+
 def test_a_second_ctrl_c_within_a_step_saves_nothing(
     table: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

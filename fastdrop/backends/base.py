@@ -44,6 +44,12 @@ def needs_z(activation: ActivationKind) -> bool:
     return activation not in GRADIENT_FROM_OUTPUT
 
 
+def contiguous(array: Array) -> Array:
+    """Return the array C-contiguous and aligned: itself, if it is."""
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=["C", "A"])
+
+
 class AbstractBackend(ABC):
     """The list of array operations. Final subclasses: `ReferenceBackend`, `CpuBackend`."""
 

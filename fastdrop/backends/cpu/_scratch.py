@@ -16,6 +16,7 @@ class Scratch(threading.local):
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, str], Array] = {}
+        self.decisions: tuple[Array, Array] | None = None
 
     def take(self, name: str, shape: Shape, dtype: npt.DTypeLike) -> Array:
         """Return an array of that shape and dtype with undefined contents."""

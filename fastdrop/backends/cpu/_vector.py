@@ -43,6 +43,8 @@ TILE_COLUMNS = 0
 """Stands for the dtype's tile columns where a literal width is asked for."""
 UNROLL = 4
 WORD_BITS = 64
+STREAM_ALIGNMENT = SIMD_BITS // 8
+"""Bytes."""
 GROUP_BLOCKS = 8
 """Philox blocks that `pack_decisions` takes at once: 128 decisions, two words."""
 
@@ -71,11 +73,11 @@ def _load(builder: Any, pointer: Any, vector: Any, align: int) -> Any:
     return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=align)
 
 
-def _store(builder: Any, value: Any, pointer: Any, align: int) -> None:
-    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=align)
+def _store(builder: Any, value: Any, pointer: Any, align: int) -> Any:
+    return builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=align)
 
 
-# scale_kept(x, y, at, word, scale): 64 elements
+# scale_kept(x, y, at, word, scale): 64 elements; stream_kept: the same past the caches
 
 
 def _scale_kept_body(x: Any, y: Any, at: int, word: Any, scale: Any) -> None:
@@ -83,9 +85,8 @@ def _scale_kept_body(x: Any, y: Any, at: int, word: Any, scale: Any) -> None:
         y[at + i] = x[at + i] * scale if (int(word) >> i) & 1 else 0.0
 
 
-@with_body(_scale_kept_body)
-def scale_kept(_typing: Any, x: Any, y: Any, at: Any, word: Any, scale: Any) -> Any:
-    """``y[at + i] = x[at + i] * scale`` where bit i of word is set, else +0.0; i = 0..63; x and y may be one array."""
+def _scale_kept(x: Any, y: Any, *, stream: bool) -> Any:
+    """Return signature and code of `scale_kept` or `stream_kept`."""
     _element_type, vector, lanes = _float_type(x)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -98,10 +99,53 @@ def scale_kept(_typing: Any, x: Any, y: Any, at: Any, word: Any, scale: Any) -> 
             keep = builder.bitcast(builder.trunc(builder.lshr(word, I64(first)), bits), ir.VectorType(I1, lanes))
             values = _load(builder, builder.gep(source, [I64(first)]), vector, align)
             kept = builder.select(keep, builder.fmul(values, factor), zero)
-            _store(builder, kept, builder.gep(target, [I64(first)]), align)
+            store = _store(builder, kept, builder.gep(target, [I64(first)]), align * lanes if stream else align)
+            if stream:
+                store.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
         return context.get_dummy_value()
 
     return types.void(x, y, types.intp, types.uint64, x.dtype), code
+
+
+@with_body(_scale_kept_body)
+def scale_kept(_typing: Any, x: Any, y: Any, at: Any, word: Any, scale: Any) -> Any:
+    """``y[at + i] = x[at + i] * scale`` where bit i of word is set, else +0.0; i = 0..63; x and y may be one array."""
+    return _scale_kept(x, y, stream=False)
+
+
+@with_body(_scale_kept_body)
+def stream_kept(_typing: Any, x: Any, y: Any, at: Any, word: Any, scale: Any) -> Any:
+    """`scale_kept` with stores past the caches; the address of ``y[at]`` is a multiple of STREAM_ALIGNMENT. See `fence`."""
+    return _scale_kept(x, y, stream=True)
+
+
+def _fence_body() -> None:
+    pass
+
+
+@with_body(_fence_body)
+def fence(_typing: Any) -> Any:
+    """Wait until what `stream_kept` stored is visible to other threads."""
+
+    def code(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), code
+
+
+# trailing_zeros(word)
+
+
+def _trailing_zeros_body(word: Any) -> Any:
+    value = int(word)
+    return np.uint64((value & -value).bit_length() - 1 if value else WORD_BITS)
+
+
+@with_body(_trailing_zeros_body)
+def trailing_zeros(_typing: Any, word: Any) -> Any:
+    """Return the number of the lowest set bit of a uint64, 64 for 0."""
+    return types.uint64(types.uint64), lambda _context, builder, _signature, args: builder.cttz(args[0], I1(0))
 
 
 # pack_decisions(words, stride, at, hi, keep, ties, to): 128 decisions

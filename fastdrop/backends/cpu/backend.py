@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdrop._types import ActivationKind, Array
-from fastdrop.backends.base import AbstractBackend, needs_z
+from fastdrop.backends.base import AbstractBackend, contiguous, needs_z
 from fastdrop.backends.cpu import activations, dense, dropout, epilogue, losses, masks, softmax, updates
 from fastdrop.backends.cpu._jit import Kernel, max_scratch_threads
 from fastdrop.backends.cpu._scratch import Scratch
 from fastdrop.backends.cpu._vector import MR, NR, WORD_BITS
-from fastdrop.mask import BoundMask
+from fastdrop.mask import NO_OFFSETS, BoundMask
 from fastdrop.rng import Key
 
 LOSS_NANOSECONDS = 3.0
@@ -21,16 +21,17 @@ UPDATE_NANOSECONDS = 0.3
 BACKWARD_FACTOR = 1.5
 """How much more the derivative of an activation costs than its value."""
 
-NO_OFFSETS: Final = np.zeros(1, dtype=np.int64)
 NO_PLAN: Final = np.zeros(masks.PLAN_SIZE, dtype=np.uint64)
 NO_LABELS: Final = np.zeros(0, dtype=np.int64)
 
 
 def readable(array: Array) -> Array:
     """Return the array as kernels take inputs: C-contiguous, aligned, a read-only view; copied only if it must be."""
-    view = np.require(array, requirements=["C", "A"]).view()
-    view.flags.writeable = False
-    return view
+    array = contiguous(array)
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return array
 
 
 class CpuBackend(AbstractBackend):
@@ -43,8 +44,10 @@ class CpuBackend(AbstractBackend):
         self._threads = max_scratch_threads()
 
     def _decision_scratch(self) -> tuple[Array, Array]:
-        raw, bits = masks.scratch_shapes(self._threads)
-        return self._scratch.take("raw", raw, np.uint32), self._scratch.take("bits", bits, np.uint64)
+        if self._scratch.decisions is None:
+            raw, bits = masks.scratch_shapes(self._threads)
+            self._scratch.decisions = np.empty(raw, np.uint32), np.empty(bits, np.uint64)
+        return self._scratch.decisions
 
     def _drop(self, mask: BoundMask | None, dtype: np.dtype[Any]) -> epilogue.Drop:
         """Return (plan, offsets, cutoffs, scale) of a mask; None keeps all."""
@@ -75,7 +78,9 @@ class CpuBackend(AbstractBackend):
         shape = mask.rows, mask.columns
         drop = self._drop(mask, x.dtype)
         raw, bits = self._decision_scratch()
-        dropout.dropout_kernel(x.size * dropout.NANOSECONDS, readable(x).reshape(shape), y.reshape(shape), *drop, raw, bits)
+        stream = y.nbytes >= dropout.STREAM_BYTES and y is not x
+        work, source, target = x.size * dropout.NANOSECONDS, readable(x).reshape(shape), y.reshape(shape)
+        dropout.dropout_kernel(work, source, target, *drop, stream, raw, bits)
         return y
 
     def dropout_backward(self, dy: Array, mask: BoundMask, out: Array | None = None) -> Array:

@@ -1,6 +1,6 @@
 """Dropout on its own: ``y = keep ? x * scale : +0.0``, and the same for the gradient.
 
-Decisions are made for at most SPAN columns at a time into scratch that stays in L1, then applied 64 elements a word.
+Decisions are made for PIECE columns at a time into scratch that stays in L1, then applied 64 elements a word.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ import numpy.typing as npt
 
 from fastdrop._types import Array
 from fastdrop.backends.cpu._jit import device, kernel
-from fastdrop.backends.cpu._vector import WORD_BITS, numba, scale_kept
-from fastdrop.backends.cpu.masks import ONE, SPAN, U64, decide
+from fastdrop.backends.cpu._vector import STREAM_ALIGNMENT, WORD_BITS, fence, numba, scale_kept, stream_kept
+from fastdrop.backends.cpu.masks import ONE, U64, decide
 from fastdrop.backends.formulas._formula import select
 
 prange = numba.prange
 
+PIECE = 2048
+"""Columns that are decided and then applied at a time."""
+STREAM_BYTES = 1 << 25
+"""Results from this size on do not stay in a cache anyway: they are stored past them, which spares reading them first."""
 NANOSECONDS = 0.3
 """Estimated cost of an element."""
 
@@ -34,6 +38,21 @@ def scale_kept_row(x: Array, y: Array, bits: U64, scale: np.floating) -> None:
             y[j] = select((word >> np.uint64(j - full)) & ONE != 0, x[j] * scale, zero)
 
 
+@device
+def stream_kept_row(x: Array, y: Array, bits: U64, scale: np.floating) -> None:
+    """`scale_kept_row` with stores past the caches; y starts at a multiple of STREAM_ALIGNMENT."""
+    full = len(x) // WORD_BITS * WORD_BITS
+    for j in range(0, full, WORD_BITS):
+        stream_kept(x, y, j, bits[j // WORD_BITS], scale)
+    scale_kept_row(x[full:], y[full:], bits[full // WORD_BITS :], scale)
+
+
+@device
+def head_of(y: Array) -> int:
+    """Return how many elements of y lie before the first multiple of STREAM_ALIGNMENT."""
+    return min(len(y), -(y.ctypes.data // y.itemsize) % (STREAM_ALIGNMENT // y.itemsize))
+
+
 @kernel
 def dropout_kernel(
     x: Array,
@@ -42,17 +61,29 @@ def dropout_kernel(
     offsets: npt.NDArray[np.int64],
     cutoffs: U64,
     scale: np.floating,
+    stream: bool,
     raw: npt.NDArray[np.uint32],
     bits: U64,
     threads: int,
 ) -> None:
-    """Drop out x into y, both (rows, columns); tasks are spans of a row."""
+    """Drop out x into y, both (rows, columns), past the caches if `stream`.
+
+    Tasks are pieces of a row: the first one up to an aligned address, then PIECE columns each.
+    """
     rows, columns = x.shape
-    spans = (columns + SPAN - 1) // SPAN
-    tasks = rows * spans
+    pieces = columns // PIECE + 2
+    tasks = rows * pieces
     for t in prange(threads):
         for task in range(t * tasks // threads, (t + 1) * tasks // threads):
-            i, first = task // spans, task % spans * SPAN
-            count = min(SPAN, columns - first)
-            decide(plan, offsets, cutoffs, i, first, count, raw[t], bits[t])
-            scale_kept_row(x[i, first : first + count], y[i, first : first + count], bits[t], scale)
+            i, piece = task // pieces, task % pieces
+            head = head_of(y[i]) if stream else 0
+            low = head + (piece - 1) * PIECE if piece else 0
+            high = min(columns, head + piece * PIECE)
+            if low < high:
+                decide(plan, offsets, cutoffs, i, low, high - low, raw[t], bits[t])
+                if stream and piece:
+                    stream_kept_row(x[i, low:high], y[i, low:high], bits[t], scale)
+                else:
+                    scale_kept_row(x[i, low:high], y[i, low:high], bits[t], scale)
+        if stream:
+            fence()

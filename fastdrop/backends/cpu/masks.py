@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from fastdrop._types import Domain, MaskKind
 from fastdrop.backends.cpu._jit import device, kernel
-from fastdrop.backends.cpu._vector import GROUP_BLOCKS, WORD_BITS, numba, pack_decisions
+from fastdrop.backends.cpu._vector import GROUP_BLOCKS, WORD_BITS, numba, pack_decisions, trailing_zeros
+from fastdrop.backends.formulas._formula import select
 from fastdrop.backends.formulas.philox import HALF, MASK, philox_block
 from fastdrop.mask import TIE_BITS, BoundMask
 from fastdrop.rng import BYTES_PER_BLOCK, DOMAIN_SHIFT, MASK32, WORDS_PER_BLOCK, Key
@@ -44,13 +45,16 @@ SPAN = 4096
 """Most columns that one call of `decide` takes."""
 SPAN_WORDS = SPAN // WORD_BITS
 SPAN_BLOCKS = SPAN // BYTES_PER_BLOCK + GROUP_BLOCKS
+TIES = 256
+"""Ties that are settled together."""
+TIE_GROUP = 8
 RAW_WORDS = WORDS_PER_BLOCK * SPAN_BLOCKS
 ALIGNED_WORDS = SPAN_BLOCKS * BYTES_PER_BLOCK // WORD_BITS + 1
 
 
 def scratch_shapes(threads: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the shapes of the scratch of `decide` for so many threads: raw words (uint32) and bits (uint64)."""
-    return (threads, RAW_WORDS), (threads, SPAN_WORDS + 2 * ALIGNED_WORDS)
+    return (threads, RAW_WORDS), (threads, SPAN_WORDS + 2 * ALIGNED_WORDS + 2 * TIES)
 
 
 @device
@@ -83,31 +87,45 @@ def single_word(plan: U64, domain: np.uint64, index: np.uint64) -> np.uint64:
 
 
 @device
-def lowest_bit(word: np.uint64) -> np.uint64:
-    """Return the number of the lowest set bit of a word that is not 0."""
-    position = ZERO
-    for shift in (32, 16, 8, 4, 2, 1):
-        low = word & ((ONE << np.uint64(shift)) - ONE)
-        if low == ZERO:
-            word = word >> np.uint64(shift)
-            position += np.uint64(shift)
-        else:
-            word = low
-    return position
+def settle_ties(plan: U64, lo: np.uint64, first: np.uint64, words: int, keep: U64, ties: U64, found: U64) -> None:
+    """Set the keep bits of elements whose byte equals hi: kept unless the top 24 bits of their tie word are below lo.
+
+    Positions are gathered in `found` and their words made together, so that Philox runs in vectors. A word with one tie, the
+    usual case, takes no branch that depends on it.
+    """
+    count = 0
+    for k in range(words):
+        left = ties[k]
+        found[count] = (np.uint64(k) << WORD_SHIFT) | trailing_zeros(left)
+        count += int(left != ZERO)
+        left &= left - ONE
+        while left != ZERO:
+            found[count] = (np.uint64(k) << WORD_SHIFT) | trailing_zeros(left)
+            left &= left - ONE
+            count += 1
+        if count > TIES - WORD_BITS or (k == words - 1 and count):
+            settle_found(plan, lo, first, count, keep, found)
+            count = 0
 
 
 @device
-def settle_ties(plan: U64, lo: np.uint64, first: np.uint64, words: int, keep: U64, ties: U64) -> None:
-    """Set the keep bits of elements whose byte equals hi: kept unless the top 24 bits of their tie word are below lo."""
+def settle_found(plan: U64, lo: np.uint64, first: np.uint64, count: int, keep: U64, found: U64) -> None:
+    """Settle the ties at positions found[:count] after element `first`."""
     domain = TIE_DOMAIN + plan[DOMAIN_BASE]
-    for k in range(words):
-        left = ties[k]
-        while left != ZERO:
-            bit = lowest_bit(left)
-            left &= left - ONE
-            tie = single_word(plan, domain, first + (np.uint64(k) << WORD_SHIFT) + bit) >> TIE_DROP_SHIFT
-            if tie >= lo:
-                keep[k] |= ONE << bit
+    k0, k1, stream, step = plan[KEY_0], plan[KEY_1], plan[STREAM], plan[STEP]
+    padded = (count + TIE_GROUP - 1) // TIE_GROUP * TIE_GROUP
+    at, kept = found[:padded], found[TIES : TIES + padded]
+    at[count:] = ZERO  # so that no scalar loop has to do the rest
+    for i in range(padded):
+        index = first + at[i]
+        c0, c1 = block_counter(index >> np.uint64(2), domain)
+        x0, x1, x2, x3 = philox_block(c0, c1, stream, step, k0, k1)
+        low = select(index & ONE == ZERO, x0, x1)
+        high = select(index & ONE == ZERO, x2, x3)
+        word = select(index & np.uint64(2) == ZERO, low, high)
+        kept[i] = select(word >> TIE_DROP_SHIFT >= lo, ONE, ZERO)
+    for i in range(count):
+        keep[int(at[i] >> WORD_SHIFT)] |= kept[i] << (at[i] & np.uint64(WORD_BITS - 1))
 
 
 @device
@@ -126,7 +144,7 @@ def decide_bernoulli(plan: U64, start: np.uint64, count: int, raw: npt.NDArray[n
         for k in range(2 * groups):  # nothing is below 0: ties are kept
             keep[k] |= ties[k]
     else:
-        settle_ties(plan, lo, first << BLOCK_BITS, 2 * groups, keep, ties)
+        settle_ties(plan, lo, first << BLOCK_BITS, 2 * groups, keep, ties, bits[SPAN_WORDS + 2 * ALIGNED_WORDS :])
     keep[2 * groups] = ZERO
     for k in range((count + WORD_BITS - 1) // WORD_BITS):
         bits[k] = (keep[k] >> skip) | ((keep[k + 1] << ONE) << (np.uint64(WORD_BITS - 1) - skip))
@@ -289,16 +307,15 @@ WORD_NANOSECONDS = 8.0
 
 def key_plan(key: Key) -> U64:
     """Return a plan that holds a key alone."""
-    plan = np.zeros(PLAN_SIZE, dtype=np.uint64)
-    plan[KEY_0], plan[KEY_1], plan[STREAM], plan[STEP] = key.seed & MASK32, key.seed >> 32, key.stream, key.step
-    return plan
+    return np.array((0, key.seed & MASK32, key.seed >> 32, key.stream, key.step, 0, 0, 0, 0, 0, 0, 0), dtype=np.uint64)
 
 
 def make_plan(mask: BoundMask, threads: int) -> Plan:
     """Return (plan, offsets, cutoffs) of a bound mask; a fixed count's cutoffs are found here, once for a mask and step."""
-    plan = key_plan(mask.key)
-    plan[KIND], plan[THRESHOLD], plan[ROW_SIZE], plan[ROW_OFFSET] = mask.kind, mask.threshold, mask.row_size, mask.row_offset
-    plan[GROUP], plan[COLUMN_STEP], plan[DOMAIN_BASE] = mask.group, mask.column_step, mask.domain_base
+    key = mask.key
+    geometry = mask.row_size, mask.row_offset, mask.group, mask.column_step, mask.domain_base, 0
+    fields = (mask.kind, key.seed & MASK32, key.seed >> 32, key.stream, key.step, mask.threshold, *geometry)
+    plan = np.array(fields, dtype=np.uint64)
     if mask.kind != MaskKind.FIXED_COUNT or mask.rows == 0:
         return plan, mask.offsets, NO_CUTOFFS
     first = mask.mask_row(0)
