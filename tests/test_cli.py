@@ -174,11 +174,14 @@ def test_ctrl_c_ends_a_process_with_its_state_saved(table: str):
     )
     command = [sys.executable, "-c", program, "train", "--data", table, "--hidden", "4", "--epochs", "1000000", "--no-plot"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        next(line for line in process.stderr if line.startswith("epoch 3/"))
-        process.send_signal(signal.SIGINT)
-        err = process.stderr.read()
-        assert process.wait(60) == 130
+        try:
+            assert process.stderr is not None
+            next(line for line in process.stderr if line.startswith("epoch 3/"))
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
     assert "interrupted; the state is in model-checkpoint.safetensors" in err
     assert "Traceback" not in err
     assert sorted(os.listdir()) == ["model-checkpoint.safetensors", table]
