@@ -39,7 +39,7 @@ def bernoulli_scale(threshold: int) -> float:
     return 0.0 if threshold == TWO_POW_32 else TWO_POW_32 / (TWO_POW_32 - threshold)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class BoundMask:
     """A mask bound to an array that is seen as a matrix of `rows` x `columns`: what every backend operation takes.
 

@@ -33,7 +33,7 @@ NOTICE_SECONDS = 1.5
 LOCK_PATIENCE_SECONDS = 180.0
 LOCK_POLL_SECONDS = 0.05
 
-PARALLEL_NANOSECONDS = 10_000
+PARALLEL_NANOSECONDS = 40_000
 """Work below this estimate is done by the serial twin: starting threads would cost more than it saves."""
 
 

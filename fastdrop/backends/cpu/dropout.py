@@ -16,7 +16,7 @@ from fastdrop.backends.formulas._formula import select
 
 prange = numba.prange
 
-PIECE = 2048
+PIECE = 3072
 """Columns that are decided and then applied at a time."""
 STREAM_BYTES = 1 << 25
 """Results from this size on do not stay in a cache anyway: they are stored past them, which spares reading them first."""

@@ -45,9 +45,10 @@ SPAN = 4096
 """Most columns that one call of `decide` takes."""
 SPAN_WORDS = SPAN // WORD_BITS
 SPAN_BLOCKS = SPAN // BYTES_PER_BLOCK + GROUP_BLOCKS
-TIES = 256
-"""Ties that are settled together."""
+TIES = SPAN_BLOCKS * BYTES_PER_BLOCK + 1
+"""Most ties that a call may find, and one more."""
 TIE_GROUP = 8
+"""Ties are settled in vectors of so many."""
 RAW_WORDS = WORDS_PER_BLOCK * SPAN_BLOCKS
 ALIGNED_WORDS = SPAN_BLOCKS * BYTES_PER_BLOCK // WORD_BITS + 1
 
@@ -65,8 +66,11 @@ def block_counter(number: np.uint64, domain: np.uint64) -> tuple[np.uint64, np.u
 
 @device
 def fill_blocks(plan: U64, domain: np.uint64, first: np.uint64, count: int, raw: npt.NDArray[np.uint32]) -> None:
-    """Write blocks first .. first + count - 1 of a domain: word k of block i to ``raw[k * SPAN_BLOCKS + i]``."""
-    k0, k1, stream, step = plan[KEY_0], plan[KEY_1], plan[STREAM], plan[STEP]
+    """Write blocks first .. first + count - 1 of a domain: word k of block i to ``raw[k * SPAN_BLOCKS + i]``.
+
+    The masks tell the compiler that the fields fit 32 bits, so that every multiplication is one of 32 bits.
+    """
+    k0, k1, stream, step = plan[KEY_0] & MASK, plan[KEY_1] & MASK, plan[STREAM] & MASK, plan[STEP] & MASK
     w0, w1 = raw[:count], raw[SPAN_BLOCKS : SPAN_BLOCKS + count]
     w2, w3 = raw[2 * SPAN_BLOCKS : 2 * SPAN_BLOCKS + count], raw[3 * SPAN_BLOCKS : 3 * SPAN_BLOCKS + count]
     for i in range(count):
@@ -87,45 +91,42 @@ def single_word(plan: U64, domain: np.uint64, index: np.uint64) -> np.uint64:
 
 
 @device
-def settle_ties(plan: U64, lo: np.uint64, first: np.uint64, words: int, keep: U64, ties: U64, found: U64) -> None:
-    """Set the keep bits of elements whose byte equals hi: kept unless the top 24 bits of their tie word are below lo.
+def find_ties(ties: U64, words: int, found: U64) -> int:
+    """Write the positions of the set bits of so many words to `found` and return how many there are.
 
-    Positions are gathered in `found` and their words made together, so that Philox runs in vectors. A word with one tie, the
-    usual case, takes no branch that depends on it.
+    A word with one tie, the usual case, takes no branch that depends on it.
     """
     count = 0
     for k in range(words):
-        left = ties[k]
-        found[count] = (np.uint64(k) << WORD_SHIFT) | trailing_zeros(left)
+        left, base = ties[k], np.uint64(k) << WORD_SHIFT
+        found[count] = base | trailing_zeros(left)
         count += int(left != ZERO)
         left &= left - ONE
         while left != ZERO:
-            found[count] = (np.uint64(k) << WORD_SHIFT) | trailing_zeros(left)
+            found[count] = base | trailing_zeros(left)
             left &= left - ONE
             count += 1
-        if count > TIES - WORD_BITS or (k == words - 1 and count):
-            settle_found(plan, lo, first, count, keep, found)
-            count = 0
+    return count
 
 
 @device
-def settle_found(plan: U64, lo: np.uint64, first: np.uint64, count: int, keep: U64, found: U64) -> None:
-    """Settle the ties at positions found[:count] after element `first`."""
+def settle_ties(plan: U64, lo: np.uint64, first: np.uint64, keep: U64, at: U64, kept: U64) -> None:
+    """Set the keep bits of the ties at positions `at` after element `first`; at and kept are a multiple of TIE_GROUP long.
+
+    A tie is kept unless the top 24 bits of its word are below lo.
+    """
     domain = TIE_DOMAIN + plan[DOMAIN_BASE]
-    k0, k1, stream, step = plan[KEY_0], plan[KEY_1], plan[STREAM], plan[STEP]
-    padded = (count + TIE_GROUP - 1) // TIE_GROUP * TIE_GROUP
-    at, kept = found[:padded], found[TIES : TIES + padded]
-    at[count:] = ZERO  # so that no scalar loop has to do the rest
-    for i in range(padded):
+    k0, k1, stream, step = plan[KEY_0] & MASK, plan[KEY_1] & MASK, plan[STREAM] & MASK, plan[STEP] & MASK
+    for i in range(len(at)):
         index = first + at[i]
         c0, c1 = block_counter(index >> np.uint64(2), domain)
         x0, x1, x2, x3 = philox_block(c0, c1, stream, step, k0, k1)
         low = select(index & ONE == ZERO, x0, x1)
         high = select(index & ONE == ZERO, x2, x3)
         word = select(index & np.uint64(2) == ZERO, low, high)
-        kept[i] = select(word >> TIE_DROP_SHIFT >= lo, ONE, ZERO)
-    for i in range(count):
-        keep[int(at[i] >> WORD_SHIFT)] |= kept[i] << (at[i] & np.uint64(WORD_BITS - 1))
+        kept[i] = select(word >> TIE_DROP_SHIFT >= lo, ONE, ZERO) << (at[i] & np.uint64(WORD_BITS - 1))
+    for i in range(len(at)):
+        keep[at[i] >> WORD_SHIFT] |= kept[i]
 
 
 @device
@@ -144,7 +145,12 @@ def decide_bernoulli(plan: U64, start: np.uint64, count: int, raw: npt.NDArray[n
         for k in range(2 * groups):  # nothing is below 0: ties are kept
             keep[k] |= ties[k]
     else:
-        settle_ties(plan, lo, first << BLOCK_BITS, 2 * groups, keep, ties, bits[SPAN_WORDS + 2 * ALIGNED_WORDS :])
+        found = bits[SPAN_WORDS + 2 * ALIGNED_WORDS : SPAN_WORDS + 2 * ALIGNED_WORDS + TIES]
+        tied = find_ties(ties, 2 * groups, found)
+        padded = (tied + TIE_GROUP - 1) // TIE_GROUP * TIE_GROUP
+        found[tied:padded] = found[0]  # settled again, so that no scalar loop has to do the rest
+        kept = bits[SPAN_WORDS + 2 * ALIGNED_WORDS + TIES :]
+        settle_ties(plan, lo, first << BLOCK_BITS, keep, found[:padded], kept[:padded])
     keep[2 * groups] = ZERO
     for k in range((count + WORD_BITS - 1) // WORD_BITS):
         bits[k] = (keep[k] >> skip) | ((keep[k + 1] << ONE) << (np.uint64(WORD_BITS - 1) - skip))
