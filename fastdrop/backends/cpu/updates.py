@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdrop._types import Array
-from fastdrop.backends.cpu._jit import kernel
+from fastdrop.backends.cpu._jit import device, kernel
 from fastdrop.backends.cpu._vector import numba
 from fastdrop.backends.formulas._formula import fma
 
@@ -82,19 +82,36 @@ def square_sums_kernel(x: Array, sums: npt.NDArray[np.float64], threads: int) ->
             sums[chunk] = total
 
 
+@device
+def add_squares(rows: Array, sums: npt.NDArray[np.float64]) -> None:
+    """Add the squares of four rows of one length to sums, element by element, in binary64."""
+    a, b, c, d = rows[0], rows[1], rows[2], rows[3]
+    for j in range(len(sums)):
+        w, x, y, z = np.float64(a[j]), np.float64(b[j]), np.float64(c[j]), np.float64(d[j])
+        sums[j] += fma(w, w, x * x) + fma(y, y, z * z)
+
+
 @kernel
 def limit_norms_kernel(weight: Array, norms: npt.NDArray[np.float64], max_value: float, threads: int) -> None:
     """Scale columns of weight whose norm exceeds max_value; norms is scratch, one number a column."""
     rows, columns = weight.shape
+    fours = rows // 4 * 4
     for t in prange(threads):
         low, high = t * columns // threads, (t + 1) * columns // threads
-        norms[low:high] = 0.0
-        for i in range(rows):
-            for j in range(low, high):
-                norms[j] += np.float64(weight[i, j]) * np.float64(weight[i, j])
-        for j in range(low, high):
-            norm = math.sqrt(norms[j])
-            norms[j] = max_value / (NORM_EPSILON + norm) if norm > max_value else 1.0
-        for i in range(rows):
-            for j in range(low, high):
-                weight[i, j] = weight[i, j] * norms[j]
+        factors = norms[low:high]
+        factors[:] = 0.0
+        for i in range(0, fours, 4):
+            add_squares(weight[i : i + 4, low:high], factors)
+        for i in range(fours, rows):
+            for j in range(high - low):
+                factors[j] += np.float64(weight[i, low + j]) * np.float64(weight[i, low + j])
+        exceeded = 0
+        for j in range(high - low):
+            norm = math.sqrt(factors[j])
+            exceeded += int(norm > max_value)
+            factors[j] = max_value / (NORM_EPSILON + norm) if norm > max_value else 1.0
+        if exceeded:
+            for i in range(rows):
+                row = weight[i, low:high]
+                for j in range(high - low):
+                    row[j] = np.float64(row[j]) * factors[j]
