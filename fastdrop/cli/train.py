@@ -55,12 +55,12 @@ LOSS = "softmax_cross_entropy"
 @click.option("--activation", type=click.Choice(ACTIVATIONS), default="relu", help="Of the hidden layers.")
 @click.option("--epochs", type=COUNT, default=30, help="Passes over the training data.")
 @click.option("--batch-size", type=COUNT, default=128, help="Rows in a step.")
-@click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="sgd", help="Rule of the updates.")
+@click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adam", help="Rule of the updates.")
 @click.option("--learning-rate", type=POSITIVE, show_default="sgd 0.1, others 0.001", help="At the start.")
 @click.option("--schedule", type=click.Choice(SCHEDULES), default="cosine", help="How the learning rate goes on.")
 @click.option("--momentum", type=PART, default=0.9, help="For sgd.")
 @click.option("--weight-decay", type=NOT_NEGATIVE, default=0.0, help="Decoupled from the gradient.")
-@click.option("--max-norm", type=NOT_NEGATIVE, default=3.0, help="Largest norm of a hidden unit's weights; 0: no limit.")
+@click.option("--max-norm", type=NOT_NEGATIVE, default=0.0, help="Largest norm of a hidden unit's weights; 0: no limit.")
 @click.option("--validation-split", type=PART, default=0.0, help="Part of the training data to watch instead of the test data.")
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, help="Same seed, same bits, with any number of threads.")
 @click.option("--threads", type=COUNT, show_default="all available CPUs", help="Number of threads.")
@@ -100,7 +100,7 @@ def train(
     Examples:
       fastdrop train
       fastdrop train --data mnist --epochs 30 -o mnist.safetensors
-      fastdrop train --data table.csv --hidden 256 --rates 0,0.3 --optimizer adam
+      fastdrop train --data table.csv --hidden 256 --rates 0,0.3 --optimizer sgd
     """
     outputs = Outputs.of(output, history, plot, no_plot, checkpoint)
     recipe = Recipe(**options)
