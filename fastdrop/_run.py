@@ -30,18 +30,23 @@ Computed: TypeAlias = Callable[[Array], tuple[float, Array]]
 def do_step(
     net: Network, x: Any, compute: Computed, optimizer: AbstractOptimizer, step: int | None = None, row_offset: int = 0
 ) -> tuple[float, Array]:
-    """Do one step and return (loss, outputs); an error leaves weights and counters as they were, and gradients zero."""
-    count = net.step_count
+    """Do one step and return (loss, outputs); an error leaves weights and counters as they were.
+
+    Gradients are zeros afterwards; bad arguments leave even them as they were.
+    """
+    count, begun = net.step_count, False
     try:
         outputs, backward = net.forward(x, True, step, row_offset)
         value, gradient = compute(outputs)
+        begun = True
         backward(gradient)
         optimizer.step(net)
     except Exception:
         net.step_count = count
         raise
     finally:
-        net.zero_grad()
+        if begun:
+            net.zero_grad()
     return value, outputs
 
 

@@ -73,7 +73,7 @@ def prepare(net: Network, loss: Loss, x: Any, y: Any, sample_weight: Any = None,
         _validate.fail_value(f"{prefix}x", "of at least one row", f"shape {x.shape}")
     x = np.require(x, net.dtype, ["C", "A"])  # gathering rows of any other array would copy all of it each time
     shape = (len(x), *net(x[:0]).shape[1:])
-    return Data(x, loss.check(labels, shape, net.dtype), losses.check_weights(sample_weight, shape[:-1]))
+    return Data(x, loss.check(f"{prefix}y", labels, shape, net.dtype), losses.check_weights(sample_weight, shape[:-1]))
 
 
 def add_batch(sums: Sums, loss: float, measured: Sequence[Metric], outputs: Array, labels: Array) -> None:

@@ -37,14 +37,15 @@ class Loss:
     output_kind : str or None
         What the network's outputs are under this loss: "logits", "sigmoid_logits", "probabilities" or "values"; None: unknown.
     check : callable
-        ``check(labels, outputs_shape, dtype)`` returns the labels as `compute` takes them, or raises; axis 0 are still the rows.
+        ``check(name, labels, outputs_shape, dtype)`` returns the labels as `compute` takes them, or raises under that name; axis
+        0 are still the rows.
     compute : callable
         ``compute(outputs, labels, weights, normalizer)`` returns (loss, gradient); labels and weights as checked.
     """
 
     name: str
     output_kind: str | None
-    check: Callable[[Any, Shape, np.dtype[Any]], Array]
+    check: Callable[[str, Any, Shape, np.dtype[Any]], Array]
     compute: Callable[[Array, Array, Weights | None, float | None], tuple[float, Array]]
 
 
@@ -193,10 +194,10 @@ def smooth(labels: Any, amount: float, classes: int) -> Array:
     classes = _validate.integer("classes", classes, 1)
     array = _validate.to_array("labels", labels)
     if array.ndim >= 2 and array.shape[-1] == classes:
-        targets = _targets(array, array.shape, np.dtype(np.float64), 1.0)
+        targets = _targets("labels", array, array.shape, np.dtype(np.float64), 1.0)
     else:
         leading = array.shape[:-1] if array.ndim >= 2 and array.shape[-1] == 1 else array.shape
-        targets = np.eye(classes)[_class_numbers(array, leading, classes)]
+        targets = np.eye(classes)[_class_numbers("labels", array, leading, classes)]
     return targets * (1.0 - amount) + amount / classes
 
 
@@ -223,70 +224,70 @@ def check_weights(sample_weight: Any, leading: Shape) -> Weights | None:
     elif weights.shape != leading:
         _validate.fail_value("sample_weight", f"of shape {leading}", weights.shape)
     _validate.all_true("sample_weight", np.isfinite(weights), "finite", weights)
-    return np.ascontiguousarray(np.broadcast_to(weights, leading), dtype=np.float64)
+    return np.require(np.broadcast_to(weights, leading), np.float64, "C")
 
 
 def _apply(loss: Loss, name: str, outputs: Any, labels: Any, sample_weight: Any, normalizer: float | None) -> tuple[float, Array]:
     outputs = _validate.float_array(name, outputs)
     if outputs.shape[-1] == 0:
         _validate.fail_value(name, "of at least one column", f"shape {outputs.shape}")
-    checked = loss.check(labels, outputs.shape, outputs.dtype)
+    checked = loss.check("labels", labels, outputs.shape, outputs.dtype)
     weights = check_weights(sample_weight, outputs.shape[:-1])
     if normalizer is not None:
         normalizer = _validate.real("normalizer", normalizer, 0.0, open_low=True)
     return loss.compute(np.require(outputs, requirements=["C", "A"]), checked, weights, normalizer)
 
 
-def _class_numbers(labels: Array, leading: Shape, classes: int) -> npt.NDArray[np.int64]:
+def _class_numbers(name: str, labels: Array, leading: Shape, classes: int) -> npt.NDArray[np.int64]:
     """Return labels as class numbers in [0, classes) of shape `leading`."""
     if labels.dtype.kind not in "iub":
         hint = '(hint: labels.astype("int64"))' if labels.dtype.kind == "f" else ""
-        _validate.fail_type("labels", f"class numbers (integers) or targets of {classes} columns", labels.dtype, hint)
-    _validate.all_true("labels", (labels >= 0) & (labels < classes), f"class numbers in [0, {classes - 1}]", labels)
-    return np.ascontiguousarray(labels.reshape(leading), dtype=np.int64)
+        _validate.fail_type(name, f"class numbers (integers) or targets of {classes} columns", labels.dtype, hint)
+    _validate.all_true(name, (labels >= 0) & (labels < classes), f"class numbers in [0, {classes - 1}]", labels)
+    return np.require(labels.reshape(leading), np.int64, "C")
 
 
-def _targets(labels: Array, shape: Shape, dtype: np.dtype[Any], high: float) -> Array:
+def _targets(name: str, labels: Array, shape: Shape, dtype: np.dtype[Any], high: float) -> Array:
     """Return labels as targets in [0, high], of `shape`."""
-    targets = _validate.numbers_array("labels", labels)
+    targets = _validate.numbers_array(name, labels)
     inside = (targets >= 0) & (targets <= high) & np.isfinite(targets)
-    _validate.all_true("labels", inside, "finite targets >= 0" if math.isinf(high) else f"targets in [0, {high:g}]", targets)
-    return np.ascontiguousarray(targets.reshape(shape), dtype=dtype)
+    _validate.all_true(name, inside, "finite targets >= 0" if math.isinf(high) else f"targets in [0, {high:g}]", targets)
+    return np.require(targets.reshape(shape), dtype, "C")
 
 
-def _fail_shape(labels: Array, shape: Shape) -> None:
+def _fail_shape(name: str, labels: Array, shape: Shape) -> None:
     wanted = f"of shape {shape[:-1]} (class numbers) or {shape} (targets)"
-    _validate.fail_value("labels", wanted, f"shape {labels.shape}")
+    _validate.fail_value(name, wanted, f"shape {labels.shape}")
 
 
-def _check_categorical(labels: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:
-    array = _validate.to_array("labels", labels)
+def _check_categorical(name: str, labels: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    array = _validate.to_array(name, labels)
     if array.shape == shape:
-        return _targets(array, shape, dtype, math.inf)
+        return _targets(name, array, shape, dtype, math.inf)
     if array.shape not in (shape[:-1], (*shape[:-1], 1)):
-        _fail_shape(array, shape)
-    return _class_numbers(array, shape[:-1], shape[-1])
+        _fail_shape(name, array, shape)
+    return _class_numbers(name, array, shape[:-1], shape[-1])
 
 
-def _check_sigmoid(labels: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:
-    array = _validate.to_array("labels", labels)
+def _check_sigmoid(name: str, labels: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    array = _validate.to_array(name, labels)
     if array.shape == shape or (array.shape == shape[:-1] and shape[-1] == 1):
-        return _targets(array, shape, dtype, 1.0)
+        return _targets(name, array, shape, dtype, 1.0)
     if array.shape not in (shape[:-1], (*shape[:-1], 1)):
-        _fail_shape(array, shape)
-    return _class_numbers(array, shape[:-1], shape[-1])
+        _fail_shape(name, array, shape)
+    return _class_numbers(name, array, shape[:-1], shape[-1])
 
 
-def _check_values(labels: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:
-    values = _validate.numbers_array("labels", labels)
+def _check_values(name: str, labels: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    values = _validate.numbers_array(name, labels)
     if values.shape != shape and not (values.shape == shape[:-1] and shape[-1] == 1):
-        _validate.fail_value("labels", f"of shape {shape}", values.shape)
-    _validate.all_true("labels", np.isfinite(values), "finite", values)
-    return np.ascontiguousarray(values.reshape(shape), dtype=dtype)
+        _validate.fail_value(name, f"of shape {shape}", values.shape)
+    _validate.all_true(name, np.isfinite(values), "finite", values)
+    return np.require(values.reshape(shape), dtype, "C")
 
 
-def _check_custom(labels: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:  # noqa: ARG001 (the signature of a check)
-    return _validate.to_array("labels", labels)
+def _check_custom(name: str, labels: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:  # noqa: ARG001 (the signature of a check)
+    return _validate.to_array(name, labels)
 
 
 def _computed_by(operation: str) -> Callable[[Array, Array, Weights | None, float | None], tuple[float, Array]]:

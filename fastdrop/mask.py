@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -134,6 +135,15 @@ def fixed_count_keep(key: Key, mask_row: int, row_size: int, dropped: int, domai
     keep = np.ones(row_size, dtype=np.bool_)
     keep[np.argsort(ranks, kind="stable")[:dropped]] = False
     return keep
+
+
+def _level_of_caller() -> int:
+    """Return the stacklevel that makes a warning name the line outside this package that led to it."""
+    package, level = __name__.partition(".")[0], 2
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _noise_shape(value: Any) -> tuple[int | None, ...] | None:
@@ -277,7 +287,7 @@ class Mask:
                 hint = " (hint: reshape to (1, n))" if row_size == 1 else ""
                 wanted = f"such that some of {row_size} units of a row are dropped with fixed_count=True"
                 _validate.fail_value("rate", wanted, f"{self.rate}: {every} would be dropped every time{hint}")
-            return MaskKind.FIXED_COUNT, dropped, row_size / (row_size - dropped)
+            return MaskKind.FIXED_COUNT, dropped, 1.0 / ((row_size - dropped) / row_size)
         threshold = threshold_of(self.rate)
         if threshold == 0:
             return MaskKind.KEEP_ALL, 0, 1.0
@@ -289,7 +299,8 @@ class Mask:
     def _warn_all_dropped(self) -> None:
         if not self._warned[0]:
             self._warned[0] = True
-            warnings.warn(f"rate {self.rate} drops everything: outputs and gradients are zero", AllDroppedWarning, 3)
+            text = f"rate {self.rate} drops everything: outputs and gradients are zero"
+            warnings.warn(text, AllDroppedWarning, _level_of_caller())
 
     def keep_prob(self, shape: Shape) -> float:
         """Return the exact probability that an element of an array of `shape` is kept."""

@@ -73,7 +73,7 @@ def train_on_batch(
     resolved = losses.get(loss)
 
     def compute(outputs: Array) -> tuple[float, Array]:
-        checked = resolved.check(labels, outputs.shape, outputs.dtype)
+        checked = resolved.check("labels", labels, outputs.shape, outputs.dtype)
         return resolved.compute(outputs, checked, losses.check_weights(sample_weight, outputs.shape[:-1]), None)
 
     value, _ = do_step(net, x, compute, optimizer, step, row_offset)

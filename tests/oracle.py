@@ -88,7 +88,7 @@ def scale(rate: float) -> float:
 
 
 def fixed_count_scale(rate: float, n: int) -> float:
-    return float(Fraction(n, n - dropped_units(rate, n)))
+    return 1.0 / float(Fraction(n - dropped_units(rate, n), n))
 
 
 def uniform(seed: int, stream: int, step: int, domain: int, index: int) -> float:
