@@ -524,3 +524,18 @@ def test_one_element(backend: AbstractBackend) -> None:
     dx = backend.dense_backward(np.full((1, 1), 5, np.float32), x, weight, y, z, LINEAR, None, None, True, dweight, dbias, False)
     assert dx is not None
     assert (dx.tolist(), dweight.tolist(), dbias.tolist()) == ([[-10.0]], [[15.0]], [5.0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_output_mask_of_rate_1_gives_zeros_whatever_x_holds(backend: AbstractBackend, dtype: type):
+    x, weight = np.full((3, 4), np.inf, dtype), np.full((4, 5), np.nan, dtype)
+    with pytest.warns(UserWarning, match="drops everything"):
+        bound = Mask(1.0, KEY).bind((3, 5), as_matrix=True)
+    y, z = backend.dense_forward(x, weight, None, LINEAR, None, bound, True)
+    dweight, dbias = np.full_like(weight, np.nan), np.full(5, np.nan, dtype)
+    dx = backend.dense_backward(np.full((3, 5), np.inf, dtype), x, weight, y, z, LINEAR, None, bound, True, dweight, dbias, False)
+    for zeros in (y, dx, dweight, dbias):
+        assert_same_bits(zeros, np.zeros_like(zeros))
+    kept = np.ones_like(weight)
+    assert backend.dense_backward(y, x, weight, y, z, LINEAR, None, bound, False, kept, None, True) is None
+    assert_same_bits(kept, np.ones_like(kept))

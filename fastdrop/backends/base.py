@@ -50,6 +50,14 @@ def contiguous(array: Array) -> Array:
     return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=["C", "A"])
 
 
+def no_gradient(x: Array, want_dx: bool, dweight: Array | None, dbias: Array | None, accumulate: bool) -> Array | None:
+    """Do what `dense_backward` does where the output mask drops everything: 0 * inf would be NaN."""
+    for gradient in (dweight, dbias):
+        if gradient is not None and not accumulate:
+            gradient.fill(0)
+    return np.zeros(x.shape, x.dtype) if want_dx else None
+
+
 class AbstractBackend(ABC):
     """The list of array operations. Final subclasses: `ReferenceBackend`, `CpuBackend`."""
 
@@ -117,7 +125,8 @@ class AbstractBackend(ABC):
         """Fill `dweight` and `dbias` (None: not wanted) and return dx where `want_dx`, else None.
 
         ``dz = keep ? dy * scale * act'(z) : +0.0``, ``dbias (+)= sum over rows of dz``, ``dweight (+)= drop_in(x).T @ dz``,
-        ``dx = drop_in(dz @ weight.T)``. `y` and `z` are what dense_forward returned.
+        ``dx = drop_in(dz @ weight.T)``. `y` and `z` are what dense_forward returned. Where the output mask drops everything, all
+        gradients are zeros, whatever x and weight hold (`no_gradient`).
         """
 
     # Activations

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._types import ActivationKind, Array
-from fastdrop.backends.base import AbstractBackend, contiguous, needs_z
+from fastdrop._types import ActivationKind, Array, MaskKind
+from fastdrop.backends.base import AbstractBackend, contiguous, needs_z, no_gradient
 from fastdrop.backends.cpu import activations, dense, dropout, epilogue, losses, masks, softmax, updates
 from fastdrop.backends.cpu._jit import Kernel, max_scratch_threads
 from fastdrop.backends.cpu._scratch import Scratch
@@ -174,6 +174,8 @@ class CpuBackend(AbstractBackend):
         dbias: Array | None,
         accumulate: bool,
     ) -> Array | None:
+        if output_mask is not None and output_mask.kind == MaskKind.DROP_ALL:
+            return no_gradient(x, want_dx, dweight, dbias, accumulate)
         dz = self._gradient(dy, y if z is None else z, activation, output_mask, dbias, accumulate)
         input_drop, no_drop = self._drop(input_mask, x.dtype), self._drop(None, x.dtype)
         if dweight is not None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdrop._types import ActivationKind, Array
-from fastdrop.backends.base import needs_z
+from fastdrop._types import ActivationKind, Array, MaskKind
+from fastdrop.backends.base import needs_z, no_gradient
 from fastdrop.backends.reference._arrays import deliver
 from fastdrop.backends.reference.activations import activation_backward, activation_forward
 from fastdrop.backends.reference.dropout import apply_mask
@@ -50,6 +50,8 @@ def dense_backward(
     accumulate: bool,
 ) -> Array | None:
     """Fill `dweight` and `dbias` where wanted, and return dx where wanted."""
+    if output_mask is not None and output_mask.kind == MaskKind.DROP_ALL:
+        return no_gradient(x, want_dx, dweight, dbias, accumulate)
     dz = apply_mask(activation_backward(dy, y if z is None else z, activation), output_mask)
     with np.errstate(all="ignore"):
         if dbias is not None:
