@@ -119,6 +119,7 @@ def test_nothing_is_pickled(saved: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for name in ("load", "loads", "Unpickler", "dump", "dumps", "Pickler"):
         monkeypatch.delattr(pickle, name)
     serialization.save(fd.load(saved), saved)
+    assert fd.load(saved).state_dict().keys() == network().state_dict().keys()
 
 
 # Files that cannot be written
