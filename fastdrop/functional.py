@@ -6,6 +6,7 @@ has been called. Any number of forwards may be outstanding, their backwards call
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -159,8 +160,9 @@ def dense(
         return _dense_softmax(x, weight, bias, bound_in, bound_out, y_shape, out)
     kind = act
     backend = default_backend()
-    x2 = contiguous(x).reshape(-1, fan_in) if x.size else np.empty((_rows(x), fan_in), x.dtype)
-    out2 = None if out is None else out.reshape(_rows(x), fan_out)
+    rows = math.prod(x.shape[:-1])
+    x2 = contiguous(x).reshape(rows, fan_in)
+    out2 = None if out is None else out.reshape(rows, fan_out)
     y2, z2 = backend.dense_forward(x2, weight, bias, kind, bound_in, bound_out, True, out2)
     x_shape = x.shape
 
@@ -176,13 +178,6 @@ def dense(
     return (out if out is not None else y2.reshape(y_shape)), backward
 
 
-def _rows(x: Array) -> int:
-    rows = 1
-    for extent in x.shape[:-1]:
-        rows *= extent
-    return rows
-
-
 def _dense_softmax(
     x: Array,
     weight: Array,
@@ -195,7 +190,7 @@ def _dense_softmax(
     """Dense, softmax and dropout in separate passes."""
     backend = default_backend()
     fan_in = weight.shape[0]
-    x2 = contiguous(x).reshape(_rows(x), fan_in)
+    x2 = contiguous(x).reshape(math.prod(x.shape[:-1]), fan_in)
     z, _ = backend.dense_forward(x2, weight, bias, ActivationKind.LINEAR, bound_in, None, False)
     p = backend.softmax_forward(z)
     y = p if bound_out is None else backend.dropout_forward(p, bound_out)

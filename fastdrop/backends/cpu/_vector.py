@@ -56,11 +56,11 @@ def _element(context: Any, builder: Any, array_type: Any, array: Any, index: Any
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
 
-def _float_type(array_type: Any) -> tuple[Any, Any, int]:
-    """Return (element type, vector type, lanes) of an array of float32 or float64."""
-    element = ir.FloatType() if array_type.dtype == types.float32 else ir.DoubleType()
-    lanes = LANES if array_type.dtype == types.float32 else LANES // 2
-    return element, ir.VectorType(element, lanes), lanes
+def _vector_type(array_type: Any) -> tuple[Any, int]:
+    """Return (vector type, lanes) of an array of float32 or float64."""
+    if array_type.dtype == types.float32:
+        return ir.VectorType(ir.FloatType(), LANES), LANES
+    return ir.VectorType(ir.DoubleType(), LANES // 2), LANES // 2
 
 
 def _splat(builder: Any, vector: Any, value: Any) -> Any:
@@ -87,7 +87,7 @@ def _scale_kept_body(x: Any, y: Any, at: int, word: Any, scale: Any) -> None:
 
 def _scale_kept(x: Any, y: Any, *, stream: bool) -> Any:
     """Return signature and code of `scale_kept` or `stream_kept`."""
-    _element_type, vector, lanes = _float_type(x)
+    vector, lanes = _vector_type(x)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         x, y, at, word, scale = args
@@ -225,7 +225,7 @@ def transpose_panel(_typing: Any, source: Any, at: Any, stride: Any, last: Any, 
     """
     if not isinstance(width, types.IntegerLiteral):
         return None
-    _element_type, vector, lanes = _float_type(source)
+    vector, lanes = _vector_type(source)
     rows = width.literal_value or lanes * VECTORS
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -295,7 +295,7 @@ def tile_product(
     `tile_columns`; depth is a multiple of UNROLL, at least one. The sum over depth runs in order, one multiply-add a step, and
     is then added to c where `accumulate`.
     """
-    _element_type, vector, lanes = _float_type(c)
+    vector, lanes = _vector_type(c)
     columns, suffix = lanes * VECTORS, f"v{lanes}f{c.dtype.bitwidth}"
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -52,10 +52,16 @@ TIE_GROUP = 8
 RAW_WORDS = WORDS_PER_BLOCK * SPAN_BLOCKS
 ALIGNED_WORDS = SPAN_BLOCKS * BYTES_PER_BLOCK // WORD_BITS + 1
 
+KEEP_AT = SPAN_WORDS
+TIES_AT = KEEP_AT + ALIGNED_WORDS
+FOUND_AT = TIES_AT + ALIGNED_WORDS
+KEPT_AT = FOUND_AT + TIES
+"""Where the parts of a thread's bits begin: after the answer, decisions and ties of whole blocks, ties found and settled."""
+
 
 def scratch_shapes(threads: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the shapes of the scratch of `decide` for so many threads: raw words (uint32) and bits (uint64)."""
-    return (threads, RAW_WORDS), (threads, SPAN_WORDS + 2 * ALIGNED_WORDS + 2 * TIES)
+    return (threads, RAW_WORDS), (threads, KEPT_AT + TIES)
 
 
 @device
@@ -65,12 +71,18 @@ def block_counter(number: np.uint64, domain: np.uint64) -> tuple[np.uint64, np.u
 
 
 @device
-def fill_blocks(plan: U64, domain: np.uint64, first: np.uint64, count: int, raw: npt.NDArray[np.uint32]) -> None:
-    """Write blocks first .. first + count - 1 of a domain: word k of block i to ``raw[k * SPAN_BLOCKS + i]``.
+def key_words(plan: U64) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
+    """Return the two key words, stream and step of a plan.
 
-    The masks tell the compiler that the fields fit 32 bits, so that every multiplication is one of 32 bits.
+    The masks tell the compiler that they fit 32 bits, so that every multiplication is one of 32 bits.
     """
-    k0, k1, stream, step = plan[KEY_0] & MASK, plan[KEY_1] & MASK, plan[STREAM] & MASK, plan[STEP] & MASK
+    return plan[KEY_0] & MASK, plan[KEY_1] & MASK, plan[STREAM] & MASK, plan[STEP] & MASK
+
+
+@device
+def fill_blocks(plan: U64, domain: np.uint64, first: np.uint64, count: int, raw: npt.NDArray[np.uint32]) -> None:
+    """Write blocks first .. first + count - 1 of a domain: word k of block i to ``raw[k * SPAN_BLOCKS + i]``."""
+    k0, k1, stream, step = key_words(plan)
     w0, w1 = raw[:count], raw[SPAN_BLOCKS : SPAN_BLOCKS + count]
     w2, w3 = raw[2 * SPAN_BLOCKS : 2 * SPAN_BLOCKS + count], raw[3 * SPAN_BLOCKS : 3 * SPAN_BLOCKS + count]
     for i in range(count):
@@ -83,7 +95,8 @@ def fill_blocks(plan: U64, domain: np.uint64, first: np.uint64, count: int, raw:
 def single_word(plan: U64, domain: np.uint64, index: np.uint64) -> np.uint64:
     """Return one word of a domain."""
     c0, c1 = block_counter(index >> np.uint64(2), domain)
-    x0, x1, x2, x3 = philox_block(c0, c1, plan[STREAM], plan[STEP], plan[KEY_0], plan[KEY_1])
+    k0, k1, stream, step = key_words(plan)
+    x0, x1, x2, x3 = philox_block(c0, c1, stream, step, k0, k1)
     lane = index & np.uint64(3)
     low = x0 if lane == ZERO else x1
     high = x2 if lane == np.uint64(2) else x3
@@ -116,7 +129,7 @@ def settle_ties(plan: U64, lo: np.uint64, first: np.uint64, keep: U64, at: U64, 
     A tie is kept unless the top 24 bits of its word are below lo.
     """
     domain = TIE_DOMAIN + plan[DOMAIN_BASE]
-    k0, k1, stream, step = plan[KEY_0] & MASK, plan[KEY_1] & MASK, plan[STREAM] & MASK, plan[STEP] & MASK
+    k0, k1, stream, step = key_words(plan)
     for i in range(len(at)):
         index = first + at[i]
         c0, c1 = block_counter(index >> np.uint64(2), domain)
@@ -136,8 +149,7 @@ def decide_bernoulli(plan: U64, start: np.uint64, count: int, raw: npt.NDArray[n
     first = start >> BLOCK_BITS
     skip = start & BLOCK_MASK
     groups = (int(skip) + count + GROUP_BLOCKS * BYTES_PER_BLOCK - 1) // (GROUP_BLOCKS * BYTES_PER_BLOCK)
-    keep = bits[SPAN_WORDS : SPAN_WORDS + ALIGNED_WORDS]
-    ties = bits[SPAN_WORDS + ALIGNED_WORDS : SPAN_WORDS + 2 * ALIGNED_WORDS]
+    keep, ties = bits[KEEP_AT:TIES_AT], bits[TIES_AT:FOUND_AT]
     fill_blocks(plan, DECISION_DOMAIN + plan[DOMAIN_BASE], first, groups * GROUP_BLOCKS, raw)
     for g in range(groups):
         pack_decisions(raw, SPAN_BLOCKS, g * GROUP_BLOCKS, hi, keep, ties, 2 * g)
@@ -145,11 +157,10 @@ def decide_bernoulli(plan: U64, start: np.uint64, count: int, raw: npt.NDArray[n
         for k in range(2 * groups):  # nothing is below 0: ties are kept
             keep[k] |= ties[k]
     else:
-        found = bits[SPAN_WORDS + 2 * ALIGNED_WORDS : SPAN_WORDS + 2 * ALIGNED_WORDS + TIES]
+        found, kept = bits[FOUND_AT:KEPT_AT], bits[KEPT_AT:]
         tied = find_ties(ties, 2 * groups, found)
         padded = (tied + TIE_GROUP - 1) // TIE_GROUP * TIE_GROUP
         found[tied:padded] = found[0]  # settled again, so that no scalar loop has to do the rest
-        kept = bits[SPAN_WORDS + 2 * ALIGNED_WORDS + TIES :]
         settle_ties(plan, lo, first << BLOCK_BITS, keep, found[:padded], kept[:padded])
     keep[2 * groups] = ZERO
     for k in range((count + WORD_BITS - 1) // WORD_BITS):
