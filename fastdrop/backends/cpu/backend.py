@@ -12,7 +12,7 @@ from fastdrop.backends.base import AbstractBackend, contiguous, needs_z, no_grad
 from fastdrop.backends.cpu import activations, dense, dropout, epilogue, losses, masks, softmax, updates
 from fastdrop.backends.cpu._jit import Kernel, max_scratch_threads
 from fastdrop.backends.cpu._scratch import Scratch
-from fastdrop.backends.cpu._vector import MR, NR, WORD_BITS
+from fastdrop.backends.cpu._vector import WORD_BITS
 from fastdrop.mask import NO_OFFSETS, BoundMask
 from fastdrop.rng import Key
 
@@ -93,7 +93,7 @@ class CpuBackend(AbstractBackend):
         a: Array,
         b: Array,
         c: Array,
-        form: tuple[bool, bool, bool],
+        form: tuple[bool, int, bool],
         *,
         a_drop: epilogue.Drop,
         c_drop: epilogue.Drop,
@@ -106,32 +106,19 @@ class CpuBackend(AbstractBackend):
             return
         dtype, take, threads = c.dtype, self._scratch.take, self._threads
         depth = a.shape[0] if form[0] else a.shape[1]
-        if depth == 0 and not form[2]:
-            c[...] = 0
         raw, bits = self._decision_scratch()
+        *at_once, packed_size = dense.packing(c.shape[0], depth)
         scratch = (
-            take("packed", (dense.packed_size(c.shape[0], depth),), dtype),
-            take("panel", (threads, dense.KC * NR), dtype),
-            take("edge", (threads, MR * NR), dtype),
+            take("packed", (threads, packed_size), dtype),
+            take("panels", (threads, dense.PANEL_SIZE), dtype),
             take("line", (threads, dense.LINE), dtype),
             raw,
             bits,
         )
         bias = np.zeros(0, dtype) if bias is None else bias
         work = 2.0 * c.size * depth / dense.FLOPS_PER_NANOSECOND + c.size * activations.NANOSECONDS[activation]
-        dense.product_kernel(
-            work,
-            readable(a),
-            readable(b),
-            c,
-            c if y is None else y,
-            form,
-            a_drop,
-            readable(bias),
-            int(activation),
-            c_drop,
-            scratch,
-        )
+        finish = (c if y is None else y, y is not None and y is not c, readable(bias), int(activation))
+        dense.product_kernel(work, readable(a), readable(b), c, form, tuple(at_once), a_drop, finish, c_drop, scratch)
 
     def dense_forward(
         self,
@@ -150,7 +137,7 @@ class CpuBackend(AbstractBackend):
             x,
             weight,
             y if z is None else z,
-            (False, False, False),
+            (False, dense.PLAIN, False),
             a_drop=self._drop(input_mask, x.dtype),
             c_drop=self._drop(output_mask, x.dtype),
             bias=bias,
@@ -179,11 +166,11 @@ class CpuBackend(AbstractBackend):
         dz = self._gradient(dy, y if z is None else z, activation, output_mask, dbias, accumulate)
         input_drop, no_drop = self._drop(input_mask, x.dtype), self._drop(None, x.dtype)
         if dweight is not None:
-            self._product(x, dz, dweight, (True, False, accumulate), a_drop=input_drop, c_drop=no_drop)
+            self._product(x, dz, dweight, (True, dense.PLAIN, accumulate), a_drop=input_drop, c_drop=no_drop)
         if not want_dx:
             return None
         dx = np.empty_like(x, order="C")
-        self._product(dz, weight, dx, (False, True, False), a_drop=no_drop, c_drop=input_drop)
+        self._product(dz, weight, dx, (False, dense.TRANSPOSED, False), a_drop=no_drop, c_drop=input_drop)
         return dx
 
     def _gradient(

@@ -3,12 +3,12 @@
 ``c (+)= op(a) @ op(b)`` with op the identity or the transpose, after Van Zee and van de Geijn, "BLIS", ACM TOMS 41 (2015).
 
 Notation: op(a) is (M, K), op(b) is (K, N). MR x NR is the register tile, KC the depth of a panel. op(a) is packed by all
-threads, at most ROWS_AT_ONCE x DEPTH_AT_ONCE of it, in panels of MR rows; then each task owns a block of c and packs, just
-before use, the KC x NR panel of op(b) that its tiles share in L1. Dropout on a is applied while it is packed; bias, activation
-and dropout on c when a block is complete and still in cache.
+threads, at most PACKED_AT_ONCE elements of it, in panels of MR rows (the last one as low as its rows allow). Then each
+thread owns a rectangle of c and goes through it in blocks of PANELS_AT_ONCE panels of op(b), packed just before use. Dropout on
+a is applied while it is packed; bias, activation and dropout on c when a row of tiles of a block is complete and still in cache.
 
 Order of summation: for each element of c, panels of KC in order, each summed from 0 in order by multiply-adds and then added
-to c. KC is part of the definition of the result; everything else (tile, blocks, threads) is not.
+to c. KC is part of the definition of the result; everything else (tile, blocks, threads, what is packed) is not.
 """
 
 from __future__ import annotations
@@ -20,42 +20,75 @@ import numpy.typing as npt
 
 from fastdrop._types import Array
 from fastdrop.backends.cpu._jit import device, kernel
-from fastdrop.backends.cpu._vector import LANES, MR, TILE_COLUMNS, UNROLL, numba, tile_columns, tile_product, transpose_panel
-from fastdrop.backends.cpu.epilogue import Drop, drop_row, drops, finish_row
-from fastdrop.backends.cpu.masks import SPAN, U64
+from fastdrop.backends.cpu._tile import (
+    A_PANEL,
+    B_PANEL,
+    HEIGHTS,
+    MR,
+    NR,
+    UNROLL,
+    copy_panel,
+    stream_rows,
+    tile_columns,
+    tile_product,
+    transpose_panel,
+)  # fmt: skip
+from fastdrop.backends.cpu._vector import LANES, numba
+from fastdrop.backends.cpu.epilogue import Drop, Finish, drop_rows, drops, finish_rows
+from fastdrop.backends.cpu.masks import U64
 
 prange = numba.prange
 
 KC = 256
 """Depth of a panel: part of the definition of the result."""
-DEPTH_AT_ONCE = 4 * KC
-ROWS_AT_ONCE = 80 * MR
-PANELS_PER_BLOCK = 4
-"""Panels of op(b), NR columns each, that a task takes at least where there are enough."""
-TASKS_PER_THREAD = 2
-SLACK = LANES
-"""Elements after a packed panel that `transpose_panel` may overwrite."""
-LINE = max(SPAN, MR * KC)
+MOST_TILES, LEAST_DEPTH = 80, 4 * KC
+PACKED_AT_ONCE = MOST_TILES * MR * LEAST_DEPTH
+"""Elements of op(a) that are packed at a time: MOST_TILES of a depth of LEAST_DEPTH, or more of the one and less of the other."""
+PANELS_AT_ONCE = 8
+SLACK = LANES * (LANES + 1)
+"""Elements after a packed panel that packing may overwrite."""
+STRIP_ROWS, STRIP_TILES = 8, 384 // MR
+"""Part of a, as it lies in memory, that is masked and packed together where op(a) is its transpose."""
+LINE = max(STRIP_ROWS * STRIP_TILES, KC) * MR
 """Elements of a thread's scratch for masked rows."""
+SHARED_PACKING = 1 << 14
+"""Elements of op(a) from which on the threads share the packing; less is packed by each for itself."""
+STREAM_ROWS = 16
+"""Up to so many rows, packing b would cost more than it saves: its rows are read where they lie, STREAM_DEPTH at a time."""
+STREAM_DEPTH = 8
+WIDE_ROWS = 4
+"""Below so many rows, a stream takes more columns at a time."""
+LOW_TILES = HEIGHTS[1:]
 
 FLOPS_PER_NANOSECOND = 80.0
 
+PLAIN, TRANSPOSED, PACKED = range(3)
+"""What op(b) is: b, its transpose, or b with panels that `pack_kernel` made."""
+
 Raw: TypeAlias = npt.NDArray[np.uint32]
-Scratch: TypeAlias = tuple[Array, Array, Array, Array, Raw, U64]
-"""(packed, panel, edge, line, raw, bits): packed is shared, the rest has one row a thread."""
+Scratch: TypeAlias = tuple[Array, Array, Array, Raw, U64]
+"""(packed, panels, line, raw, bits): packed is shared, the rest has one row a thread."""
+
+Part: TypeAlias = tuple[int, int, int, int]
+"""(first and last row tile, first and last panel) of a rectangle of c."""
+
+PANEL_SIZE = PANELS_AT_ONCE * KC * NR + SLACK
 
 
-def packed_size(rows: int, depth: int) -> int:
-    """Return how many elements packing (rows, depth) at a time takes."""
-    rows, depth = min(rows, ROWS_AT_ONCE), min(depth, DEPTH_AT_ONCE)
-    tiles, panels = -(-rows // MR), -(-depth // KC)
-    return tiles * (MR * (depth + UNROLL) + SLACK * panels)
+def packing(rows: int, depth: int) -> tuple[int, int, int]:
+    """Return how many row tiles, how deep, are packed at a time, and the size of the buffer that takes."""
+    tiles = -(-rows // MR)
+    depth_at_once = max(LEAST_DEPTH, PACKED_AT_ONCE // (min(tiles, MOST_TILES) * MR * KC) * KC)
+    depth = max(1, min(depth, depth_at_once))
+    tiles_at_once = PACKED_AT_ONCE // (MR * max(depth, KC))
+    size = min(tiles, tiles_at_once) * (MR * (depth + UNROLL) + SLACK * (-(-depth // KC)))
+    return tiles_at_once, depth_at_once, size
 
 
 @device
 def padded(kc: int) -> int:
-    """Return the depth of a panel with the zeros that fill it up to a multiple of UNROLL."""
-    return (kc + UNROLL - 1) // UNROLL * UNROLL
+    """Return the depth of a panel with the zeros that fill it up to a multiple of UNROLL, at least one."""
+    return (max(kc, 1) + UNROLL - 1) // UNROLL * UNROLL
 
 
 @device
@@ -65,39 +98,44 @@ def panel_start(tile: int, tiles: int, k0: int, kc: int) -> int:
 
 
 @device
-def transpose_into(source: Array, at: int, stride: int, last: int, kc: int, target: Array, to: int) -> None:
-    """Pack rows of source, their k contiguous, into an MR-wide panel; rows beyond `last` repeat it."""
-    lanes = tile_columns(source) // 2
-    k = 0
-    while k + lanes <= kc:
-        transpose_panel(source, at + k, stride, last, target, to + k * MR, MR)
-        k += lanes
-    flat, panel = source.reshape(source.size), target
-    while k < kc:
-        for row in range(MR):
-            panel[to + k * MR + row] = flat[at + min(row, last) * stride + k]
-        k += 1
-    panel[to + kc * MR : to + padded(kc) * MR] = 0
+def tile_height(rows: int) -> int:
+    """Return the lowest height of a tile that holds so many rows."""
+    height = MR
+    for lower in LOW_TILES:
+        if lower >= rows:
+            height = lower
+    return height
+
+
+@device
+def grid(tiles: int, panels: int, threads: int) -> tuple[int, int]:
+    """Return into how many parts rows and columns are cut, so that the thread with most to do has least.
+
+    A panel of op(b) costs about as much to pack as a tile of c to compute.
+    """
+    best, down, across = tiles * panels * 4, 1, 1
+    for parts in range(1, threads + 1):
+        rest = threads // parts
+        cost = ((panels + parts - 1) // parts) * ((tiles + rest - 1) // rest + 1)
+        if cost <= best:
+            best, down, across = cost, rest, parts
+    return down, across
 
 
 @device
 def pack_rows(
-    a: Array, drop: Drop, masked: bool, i0: int, low: int, high: int, tiles: int, k0: int, base: int, kc: int,
-    packed: Array, line: Array, raw: Raw, bits: U64,
-) -> None:  # fmt: skip
-    """Pack tiles low .. high - 1 of rows i0.. of a (M, K), columns k0 .. k0 + kc - 1; base is the depth where packing began."""
+    a: Array, drop: Drop, masked: bool, i: int, k0: int, kc: int, packed: Array, to: int, line: Array, raw: Raw, bits: U64
+) -> None:
+    """Pack the tile of rows i.. of a (M, K), columns k0 .. k0 + kc - 1."""
     rows, depth = a.shape
-    for tile in range(low, high):
-        i = i0 + tile * MR
-        last = min(MR, rows - i) - 1
-        to = panel_start(tile, tiles, k0 - base, kc)
-        if masked:
-            for row in range(last + 1):
-                target = line[row * KC : row * KC + kc]
-                drop_row(drop, i + row, k0, drop[3], a[i + row, k0 : k0 + kc], target, raw, bits)
-            transpose_into(line, 0, KC, last, kc, packed, to)
-        else:
-            transpose_into(a, i * depth + k0, depth, last, kc, packed, to)
+    height = tile_height(rows - i)
+    stop = min(i + height, rows)
+    if masked:
+        drop_rows(drop, a, i, stop, k0, k0 + kc, line, KC, raw, bits)
+        transpose_panel(line, 0, KC, stop - i - 1, kc, packed, to, height, A_PANEL)
+    else:
+        transpose_panel(a, i * depth + k0, depth, stop - i - 1, kc, packed, to, height, A_PANEL)
+    packed[to + kc * height : to + padded(kc) * height] = 0
 
 
 @device
@@ -107,79 +145,130 @@ def pack_columns(
 ) -> None:  # fmt: skip
     """Pack tiles low .. high - 1 of columns i0.. of a (K, M), the transpose of op(a); rows k0 .. k0 + kc - 1."""
     columns = a.shape[1]
-    per_span = SPAN // MR
-    for span in range(low, high, per_span):
-        stop = min(high, span + per_span)
-        first, end = i0 + span * MR, min(columns, i0 + stop * MR)
-        for k in range(kc):
-            source, values = a[k0 + k, first:end], line[: end - first]
+    for k in range(k0, k0 + kc, STRIP_ROWS):
+        stop = min(k0 + kc, k + STRIP_ROWS)
+        for strip in range(low, high, STRIP_TILES):
+            first, end = i0 + strip * MR, min(columns, i0 + min(high, strip + STRIP_TILES) * MR)
             if masked:
-                drop_row(drop, k0 + k, first, drop[3], source, values, raw, bits)
-            else:
-                for row in range(end - first):
-                    values[row] = source[row]
-            for tile in range(span, stop):
-                to = panel_start(tile, tiles, k0 - base, kc) + k * MR
-                panel, start = packed[to : to + MR], (tile - span) * MR
-                if start + MR <= len(values):
-                    part = values[start : start + MR]
-                    for row in range(MR):
-                        panel[row] = part[row]
+                drop_rows(drop, a, k, stop, first, end, line, end - first, raw, bits)
+            for i in range(first, end, MR):
+                height = tile_height(columns - i)
+                to = panel_start((i - i0) // MR, tiles, k0 - base, kc) + (k - k0) * height
+                if masked:
+                    copy_panel(line, i - first, end - first, stop - k, end - i, packed, to, height, A_PANEL)
                 else:
-                    for row in range(MR):
-                        panel[row] = values[min(start + row, len(values) - 1)]
-        for tile in range(span, stop):
-            to = panel_start(tile, tiles, k0 - base, kc)
-            packed[to + kc * MR : to + padded(kc) * MR] = 0
+                    copy_panel(a, k * columns + i, columns, stop - k, columns - i, packed, to, height, A_PANEL)
+    for tile in range(low, high):
+        height, to = tile_height(columns - i0 - tile * MR), panel_start(tile, tiles, k0 - base, kc)
+        packed[to + kc * height : to + padded(kc) * height] = 0
 
 
 @device
-def pack_panel(b: Array, transposed: bool, k0: int, kc: int, j: int, columns: int, panel: Array) -> None:
-    """Pack columns j .. j + NR - 1 of op(b), rows k0 .. k0 + kc - 1; columns beyond the last are filled with what is there."""
-    nr = tile_columns(b)
-    if transposed:
-        depth = b.shape[1]
-        last, lanes = min(nr, columns - j) - 1, nr // 2
-        k = 0
-        while k + lanes <= kc:
-            transpose_panel(b, j * depth + k0 + k, depth, last, panel, k * nr, TILE_COLUMNS)
-            k += lanes
-        while k < kc:
-            for q in range(nr):
-                panel[k * nr + q] = b[j + min(q, last), k0 + k]
-            k += 1
-    elif j + nr <= columns:
-        for k in range(kc):
-            source, target = b[k0 + k, j : j + nr], panel[k * nr : (k + 1) * nr]
-            for q in range(nr):
-                target[q] = source[q]
-    else:
-        for k in range(kc):
-            for q in range(nr):
-                panel[k * nr + q] = b[k0 + k, min(j + q, columns - 1)]
-    panel[kc * nr : padded(kc) * nr] = 0
-
-
-@device
-def multiply_block(
-    c: Array, packed: Array, tiles: int, kc: int, offset: int, i0: int, low: int, high: int, j: int, panel: Array, edge: Array,
-    accumulate: bool,
+def pack_tiles(
+    a: Array, transposed: bool, drop: Drop, i0: int, low: int, high: int, tiles: int, base: int, end: int, packed: Array,
+    line: Array, raw: Raw, bits: U64,
 ) -> None:  # fmt: skip
-    """Add the products of row tiles low .. high - 1 with one panel of op(b) to c; offset is the panels' relative depth."""
+    """Pack tiles low .. high - 1 of rows i0.. of op(a), depth base .. end - 1."""
+    masked = drops(drop)
+    for k0 in range(base, max(end, 1), KC):
+        kc = min(KC, end - k0)
+        if transposed:
+            pack_columns(a, drop, masked, i0, low, high, tiles, k0, base, kc, packed, line, raw, bits)
+        else:
+            for tile in range(low, high):
+                to = panel_start(tile, tiles, k0 - base, kc)
+                pack_rows(a, drop, masked, i0 + tile * MR, k0, kc, packed, to, line, raw, bits)
+
+
+@device
+def pack_panels(b: Array, transposed: bool, k0: int, kc: int, left: int, right: int, columns: int, packed: Array) -> None:
+    """Pack columns left .. right - 1 of op(b) (K, columns), rows k0 .. k0 + kc - 1, one panel after the other."""
+    nr, to = tile_columns(b), 0
+    for j in range(left, right, nr):
+        if transposed:
+            depth = b.shape[1]
+            transpose_panel(b, j * depth + k0, depth, min(nr, columns - j) - 1, kc, packed, to, nr, B_PANEL)
+        else:
+            copy_panel(b, k0 * columns + j, columns, kc, columns - j, packed, to, nr, B_PANEL)
+        packed[to + kc * nr : to + padded(kc) * nr] = 0
+        to += padded(kc) * nr
+
+
+@device
+def multiply(
+    a: Array, at: int, height: int, kc: int, b: Array, start: int, c: Array, i: int, left: int, right: int, accumulate: bool
+) -> None:  # fmt: skip
+    """Multiply a packed tile with packed panels, the first of which is that of column `left`, and put or add the result to c."""
+    rows, columns = c.shape
+    nr, depth, c_flat = tile_columns(c), padded(kc), c.reshape(c.size)
+    for j in range(left, right, nr):
+        panel = start + (j - left) * depth
+        tile_product(height, depth, a, at, b, panel, c_flat, i * columns + j, columns, rows - i, columns - j, accumulate)
+
+
+@device
+def stream(
+    a: Array, at: int, height: int, b: Array, k0: int, kc: int, c: Array, i: int, stop: int, left: int, right: int,
+    accumulate: bool, sums: Array,
+) -> None:  # fmt: skip
+    """Multiply a packed tile with rows k0 .. k0 + kc - 1 of b (K, N) where they lie, and put or add the result to c."""
+    columns, width, rows = c.shape[1], right - left, stop - i
+    b_flat = b.reshape(b.size)
+    sums[: rows * width] = 0
+    for k in range(0, kc, STREAM_DEPTH):
+        to, start = at + k * height, (k0 + k) * columns + left
+        if k + STREAM_DEPTH <= kc:
+            for row in range(0, rows - 1, 2):
+                stream_rows(a, to + row, height, b_flat, start, columns, sums, row * width, width, 2, STREAM_DEPTH)
+            if rows % 2:
+                row = rows - 1
+                stream_rows(a, to + row, height, b_flat, start, columns, sums, row * width, width, 1, STREAM_DEPTH)
+        else:
+            for deep in range(kc - k):
+                for row in range(rows):
+                    source = start + deep * columns
+                    stream_rows(a, to + deep * height + row, height, b_flat, source, columns, sums, row * width, width, 1, 1)
+    zero = c.dtype.type(0)  # as the zeros that fill up a packed panel: -0.0 becomes +0.0
+    for row in range(rows):
+        total, target = sums[row * width : (row + 1) * width], c[i + row, left:right]
+        if accumulate:
+            for j in range(width):
+                target[j] += total[j] + zero
+        else:
+            for j in range(width):
+                target[j] = total[j] + zero
+
+
+@device
+def multiply_rectangle(
+    packed: Array, i0: int, tiles: int, part: Part, depths: tuple[int, int, int], b: Array, b_form: int, c: Array,
+    accumulate: bool, finish: Finish, drop: Drop, panels: Array, sums: Array, raw: Raw, bits: U64,
+) -> None:  # fmt: skip
+    """Do all that there is to do for a part of c and depths base .. end - 1, of `depth` altogether."""
+    low, high, first, last = part
+    base, end, depth = depths
     rows, columns = c.shape
     nr = tile_columns(c)
-    flat = c.reshape(c.size)
-    for tile in range(low, high):
-        i = i0 + tile * MR
-        at = panel_start(tile, tiles, offset, kc)
-        whole = i + MR <= rows and j + nr <= columns
-        target, to, stride = (flat, i * columns + j, columns) if whole else (edge, 0, nr)
-        tile_product(padded(kc), packed, at, panel, 0, target, to, stride, accumulate and whole)
-        if not whole:
-            for row in range(min(MR, rows - i)):
-                for q in range(min(nr, columns - j)):
-                    old = c[i + row, j + q] if accumulate else c.dtype.type(0)
-                    c[i + row, j + q] = old + edge[row * nr + q]
+    streamed = rows <= STREAM_ROWS and b_form == PLAIN
+    width = PANELS_AT_ONCE * (max(1, WIDE_ROWS // rows) if streamed else 1)
+    for panel in range(first, last, width):
+        left, right = panel * nr, min(columns, min(last, panel + width) * nr)
+        for k0 in range(base, max(end, 1), KC):
+            kc = min(KC, end - k0)
+            source, start = panels, 0
+            if b_form == PACKED:
+                source, start = b.reshape(b.size), ((columns + nr - 1) // nr * k0 + panel * padded(kc)) * nr
+            elif not streamed:
+                pack_panels(b, b_form == TRANSPOSED, k0, kc, left, right, columns, source)
+            for tile in range(low, high):
+                i, at, adds = i0 + tile * MR, panel_start(tile, tiles, k0 - base, kc), accumulate or k0 > 0
+                stop, height = min(rows, i + MR), tile_height(rows - i)
+                if streamed:
+                    stream(packed, at, height, b, k0, kc, c, i, stop, left, right, adds, sums)
+                else:
+                    multiply(packed, at, height, kc, source, start, c, i, left, right, adds)
+                if k0 + kc == depth:
+                    finish_rows(c, finish, drop, i, stop, left, right, raw, bits)
 
 
 @kernel
@@ -187,58 +276,46 @@ def product_kernel(
     a: Array,
     b: Array,
     c: Array,
-    y: Array,
-    form: tuple[bool, bool, bool],
+    form: tuple[bool, int, bool],
+    at_once: tuple[int, int],
     a_drop: Drop,
-    bias: Array,
-    activation: int,
+    finish: Finish,
     c_drop: Drop,
     scratch: Scratch,
     threads: int,
 ) -> None:
-    """``c (+)= drop(op(a)) @ op(b)``, then ``c += bias`` and ``y = drop(act(c))``; y may be c.
+    """``c (+)= drop(op(a)) @ op(b)``, then what `finish` and c_drop say, see `finish_rows`.
 
-    form is (a transposed, b transposed, accumulate). a_drop's rows and columns are those of a as it lies in memory.
+    form is (a transposed, what op(b) is, accumulate), at_once how many tiles of op(a), and how deep, are packed at a time.
+    a_drop's rows and columns are those of a as it lies in memory.
     """
-    a_transposed, b_transposed, accumulate = form
-    packed, panels, edges, lines, raws, all_bits = scratch
+    a_transposed, b_form, accumulate = form
+    tiles_at_once, depth_at_once = at_once
+    packed, panels, lines, raws, all_bits = scratch
     rows, columns = c.shape
-    depth = a.shape[0] if a_transposed else a.shape[1]
-    nr = tile_columns(c)
-    masked = drops(a_drop)
-    finish = len(bias) > 0 or activation != 0 or drops(c_drop)
-    across = (columns + nr * PANELS_PER_BLOCK - 1) // (nr * PANELS_PER_BLOCK)
-    for i0 in range(0, rows, ROWS_AT_ONCE):
-        tiles = (min(rows - i0, ROWS_AT_ONCE) + MR - 1) // MR
-        down = min(tiles, max(1, (TASKS_PER_THREAD * threads + across - 1) // across))
-        for base in range(0, max(depth, 1), DEPTH_AT_ONCE):
-            end = min(depth, base + DEPTH_AT_ONCE)
-            for t in prange(threads):
-                low, high = t * tiles // threads, (t + 1) * tiles // threads
-                for k0 in range(base, end, KC):
-                    kc = min(KC, end - k0)
-                    if a_transposed:
-                        pack_columns(
-                            a, a_drop, masked, i0, low, high, tiles, k0, base, kc, packed, lines[t], raws[t], all_bits[t]
-                        )
-                    else:
-                        pack_rows(a, a_drop, masked, i0, low, high, tiles, k0, base, kc, packed, lines[t], raws[t], all_bits[t])
-            tasks = down * across
-            for t in prange(threads):
-                for task in range(t * tasks // threads, (t + 1) * tasks // threads):
-                    low, high = task // across * tiles // down, (task // across + 1) * tiles // down
-                    left = task % across * nr * PANELS_PER_BLOCK
-                    right = min(columns, left + nr * PANELS_PER_BLOCK)
-                    for k0 in range(base, end, KC):
-                        kc = min(KC, end - k0)
-                        for j in range(left, right, nr):
-                            pack_panel(b, b_transposed, k0, kc, j, columns, panels[t])
-                            multiply_block(
-                                c, packed, tiles, kc, k0 - base, i0, low, high, j, panels[t], edges[t], accumulate or k0 > 0
-                            )
-                    if end == depth and finish:
-                        part = bias[left:right] if len(bias) else bias
-                        for i in range(i0 + low * MR, min(rows, i0 + high * MR)):
-                            finish_row(
-                                c[i, left:right], y[i, left:right], part, activation, c_drop, i, left, raws[t], all_bits[t]
-                            )
+    depth, nr = a.shape[0] if a_transposed else a.shape[1], tile_columns(c)
+    all_tiles, all_panels = (rows + MR - 1) // MR, (columns + nr - 1) // nr
+    chunks = (all_tiles + tiles_at_once - 1) // tiles_at_once
+    for chunk in range(chunks):
+        i0 = chunk * all_tiles // chunks * MR
+        tiles = (chunk + 1) * all_tiles // chunks - i0 // MR
+        down, across = grid(tiles, all_panels, threads)
+        for base in range(0, max(depth, 1), depth_at_once):
+            end = min(depth, base + depth_at_once)
+            shared = tiles * MR * (end - base) >= SHARED_PACKING
+            if shared:
+                for t in prange(threads):
+                    low, high = t * tiles // threads, (t + 1) * tiles // threads
+                    pack_tiles(
+                        a, a_transposed, a_drop, i0, low, high, tiles, base, end, packed[0], lines[t], raws[t], all_bits[t]
+                    )
+            for t in prange(down * across):
+                low, high = t // across * tiles // down, (t // across + 1) * tiles // down
+                first, last = t % across * all_panels // across, (t % across + 1) * all_panels // across
+                own = packed[0] if shared else packed[t]
+                if not shared:
+                    pack_tiles(a, a_transposed, a_drop, i0, low, high, tiles, base, end, own, lines[t], raws[t], all_bits[t])
+                multiply_rectangle(
+                    own, i0, tiles, (low, high, first, last), (base, end, depth), b, b_form, c, accumulate, finish, c_drop,
+                    panels[t], lines[t], raws[t], all_bits[t],
+                )  # fmt: skip

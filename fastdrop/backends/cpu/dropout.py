@@ -80,7 +80,7 @@ def dropout_kernel(
             low = head + (piece - 1) * PIECE if piece else 0
             high = min(columns, head + piece * PIECE)
             if low < high:
-                decide(plan, offsets, cutoffs, i, low, high - low, raw[t], bits[t])
+                decide(plan, offsets, cutoffs, i, 1, low, high - low, raw[t], bits[t])
                 if stream and piece:
                     stream_kept_row(x[i, low:high], y[i, low:high], bits[t], scale)
                 else:

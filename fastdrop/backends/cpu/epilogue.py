@@ -1,6 +1,6 @@
-"""What is done with a finished row of results: bias, activation, dropout; and its backward pass.
+"""What is done with finished rows of results: bias, activation, dropout; and its backward pass.
 
-Forward, row by row while it is in L1: ``y = keep ? scale * act(z + bias) : +0.0``.
+Forward, tile by tile while it is in L1: ``y = keep ? scale * act(z + bias) : +0.0``.
 Backward: ``dz = keep ? dy * scale * act'(z) : +0.0``, and the bias gradient, the sum of dz over rows, in chunks of
 `CHUNK_ROWS` rows that are joined in order, so that it does not depend on the threads. relu needs no mask: its output is
 positive exactly where it was active and kept.
@@ -15,15 +15,18 @@ import numpy.typing as npt
 
 from fastdrop._types import Array
 from fastdrop.backends.cpu._jit import device, kernel
-from fastdrop.backends.cpu._vector import numba
+from fastdrop.backends.cpu._vector import WORD_BITS, numba
 from fastdrop.backends.cpu.activations import LINEAR, RELU, activate_row, gradient_row
 from fastdrop.backends.cpu.dropout import scale_kept_row
-from fastdrop.backends.cpu.masks import KEEP_ALL, KIND, SPAN, U64, decide
+from fastdrop.backends.cpu.masks import KEEP_ALL, KIND, U64, decide
 
 prange = numba.prange
 
 Drop: TypeAlias = tuple[U64, npt.NDArray[np.int64], U64, Any]
 """(plan, offsets, cutoffs, scale): a mask as kernels take it; `NO_DROP` stands for None."""
+
+Finish: TypeAlias = tuple[Array, bool, Array, int]
+"""(y, whether y is another array than z, bias, activation)."""
 
 CHUNK_ROWS = 32
 """Rows whose bias gradients are added up one after the other: part of the definition of the result."""
@@ -38,29 +41,46 @@ def drops(drop: Drop) -> bool:
 
 
 @device
-def drop_row(drop: Drop, i: int, column: int, scale: Any, x: Array, y: Array, raw: npt.NDArray[np.uint32], bits: U64) -> None:
-    """``y = keep ? x * scale : +0.0`` for columns column .. column + len(x) - 1 of matrix row i; y may be x."""
-    plan, offsets, cutoffs, _scale = drop
-    n = len(x)
-    for first in range(0, n, SPAN):
-        last = min(n, first + SPAN)
-        decide(plan, offsets, cutoffs, i, column + first, last - first, raw, bits)
-        scale_kept_row(x[first:last], y[first:last], bits, scale)
+def drop_rows(
+    drop: Drop, x: Array, i: int, stop: int, left: int, right: int, y: Array, stride: int, raw: npt.NDArray[np.uint32], bits: U64
+) -> None:
+    """Write rows i .. stop - 1, columns left .. right - 1 of x, dropped out, to y, `stride` elements a row; see `decide`."""
+    plan, offsets, cutoffs, scale = drop
+    words = (right - left + WORD_BITS - 1) // WORD_BITS
+    decide(plan, offsets, cutoffs, i, stop - i, left, right - left, raw, bits)
+    for row in range(i, stop):
+        to = (row - i) * stride
+        scale_kept_row(x[row, left:right], y[to : to + right - left], bits[(row - i) * words :], scale)
 
 
 @device
-def finish_row(
-    z: Array, y: Array, bias: Array, activation: int, drop: Drop, i: int, column: int, raw: npt.NDArray[np.uint32], bits: U64
+def finish_rows(
+    z: Array, finish: Finish, drop: Drop, i: int, stop: int, left: int, right: int, raw: npt.NDArray[np.uint32], bits: U64
 ) -> None:
-    """Add the bias (if it has elements) to z in place, then write the activated and dropped-out row to y, which may be z."""
-    if len(bias):
-        for j in range(len(z)):
-            z[j] += bias[j]
-    if activation != LINEAR:
-        activate_row(activation, z, y)
-        z = y
-    if drops(drop):
-        drop_row(drop, i, column, drop[3], z, y, raw, bits)
+    """Finish rows i .. stop - 1, columns left .. right - 1: decisions of all of them at once, see `decide`.
+
+    Adds the bias (if it has elements) to z in place, then writes the activated and dropped-out rows to y: `apart`, or z itself.
+    """
+    y, apart, bias, activation = finish
+    plan, offsets, cutoffs, scale = drop
+    masked, columns = drops(drop), right - left
+    words = (columns + WORD_BITS - 1) // WORD_BITS
+    part = bias[left:right]
+    if masked:
+        decide(plan, offsets, cutoffs, i, stop - i, left, columns, raw, bits)
+    if not (masked or apart or len(bias) or activation != LINEAR):
+        return
+    for row in range(i, stop):
+        source, target = z[row, left:right], y[row, left:right]
+        if len(bias):
+            for j in range(columns):
+                source[j] += part[j]
+        if apart:
+            for j in range(columns):
+                target[j] = source[j]
+        activate_row(activation, target)
+        if masked:
+            scale_kept_row(target, target, bits[(row - i) * words :], scale)
 
 
 @kernel
@@ -79,6 +99,7 @@ def gradient_kernel(
     rows, columns = dy.shape
     across = (columns + CHUNK_COLUMNS - 1) // CHUNK_COLUMNS
     tasks = (rows + CHUNK_ROWS - 1) // CHUNK_ROWS * across
+    plan, offsets, cutoffs, scale = drop
     masked = drops(drop) and activation != RELU
     one = dy.dtype.type(1)
     for t in prange(threads):
@@ -87,9 +108,10 @@ def gradient_kernel(
             high = min(columns, low + CHUNK_COLUMNS)
             for i in range(chunk * CHUNK_ROWS, min(rows, (chunk + 1) * CHUNK_ROWS)):
                 row = dz[i, low:high]
-                gradient_row(activation, dy[i, low:high], state[i, low:high], drop[3], row)
+                gradient_row(activation, dy[i, low:high], state[i, low:high], scale, row)
                 if masked:
-                    drop_row(drop, i, low, one, row, row, raw[t], bits[t])
+                    decide(plan, offsets, cutoffs, i, 1, low, high - low, raw[t], bits[t])
+                    scale_kept_row(row, row, bits[t], one)
                 if len(partial):
                     total = partial[chunk, low:high]
                     if i == chunk * CHUNK_ROWS:

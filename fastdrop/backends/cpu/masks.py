@@ -41,8 +41,9 @@ BLOCK_BITS = np.uint64(4)
 BLOCK_MASK = np.uint64(BYTES_PER_BLOCK - 1)
 WORD_SHIFT = np.uint64(6)
 
-SPAN = 4096
-"""Most columns that one call of `decide` takes."""
+SPAN = 5120
+"""Most decisions that one call of `decide` makes, each row of several rounded up by GROUP_BITS."""
+GROUP_BITS = GROUP_BLOCKS * BYTES_PER_BLOCK
 SPAN_WORDS = SPAN // WORD_BITS
 SPAN_BLOCKS = SPAN // BYTES_PER_BLOCK + GROUP_BLOCKS
 TIES = SPAN_BLOCKS * BYTES_PER_BLOCK + 1
@@ -54,9 +55,12 @@ ALIGNED_WORDS = SPAN_BLOCKS * BYTES_PER_BLOCK // WORD_BITS + 1
 
 KEEP_AT = SPAN_WORDS
 TIES_AT = KEEP_AT + ALIGNED_WORDS
-FOUND_AT = TIES_AT + ALIGNED_WORDS
+STARTS_AT = TIES_AT + ALIGNED_WORDS
+BLOCKS_AT = STARTS_AT + SPAN_BLOCKS
+FOUND_AT = BLOCKS_AT + SPAN_BLOCKS
 KEPT_AT = FOUND_AT + TIES
-"""Where the parts of a thread's bits begin: after the answer, decisions and ties of whole blocks, ties found and settled."""
+"""Where the parts of a thread's bits begin: after the answer, decisions and ties of whole blocks, the first elements of rows, the
+numbers of blocks, ties found and settled."""
 
 
 def scratch_shapes(threads: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -80,13 +84,14 @@ def key_words(plan: U64) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
 
 
 @device
-def fill_blocks(plan: U64, domain: np.uint64, first: np.uint64, count: int, raw: npt.NDArray[np.uint32]) -> None:
-    """Write blocks first .. first + count - 1 of a domain: word k of block i to ``raw[k * SPAN_BLOCKS + i]``."""
+def fill_blocks(plan: U64, domain: np.uint64, numbers: U64, raw: npt.NDArray[np.uint32]) -> None:
+    """Write blocks of a domain: word k of block numbers[i] to ``raw[k * SPAN_BLOCKS + i]``."""
     k0, k1, stream, step = key_words(plan)
+    count = len(numbers)
     w0, w1 = raw[:count], raw[SPAN_BLOCKS : SPAN_BLOCKS + count]
     w2, w3 = raw[2 * SPAN_BLOCKS : 2 * SPAN_BLOCKS + count], raw[3 * SPAN_BLOCKS : 3 * SPAN_BLOCKS + count]
     for i in range(count):
-        c0, c1 = block_counter(first + np.uint64(i), domain)
+        c0, c1 = block_counter(numbers[i], domain)
         x0, x1, x2, x3 = philox_block(c0, c1, stream, step, k0, k1)
         w0[i], w1[i], w2[i], w3[i] = np.uint32(x0), np.uint32(x1), np.uint32(x2), np.uint32(x3)
 
@@ -123,15 +128,15 @@ def find_ties(ties: U64, words: int, found: U64) -> int:
 
 
 @device
-def settle_ties(plan: U64, lo: np.uint64, first: np.uint64, keep: U64, at: U64, kept: U64) -> None:
-    """Set the keep bits of the ties at positions `at` after element `first`; at and kept are a multiple of TIE_GROUP long.
+def settle_ties(plan: U64, lo: np.uint64, blocks: U64, keep: U64, at: U64, kept: U64) -> None:
+    """Set the keep bits of the ties at positions `at` within the blocks of these numbers; len(at) is a multiple of TIE_GROUP.
 
     A tie is kept unless the top 24 bits of its word are below lo.
     """
     domain = TIE_DOMAIN + plan[DOMAIN_BASE]
     k0, k1, stream, step = key_words(plan)
     for i in range(len(at)):
-        index = first + at[i]
+        index = blocks[at[i] >> BLOCK_BITS] << BLOCK_BITS | at[i] & BLOCK_MASK
         c0, c1 = block_counter(index >> np.uint64(2), domain)
         x0, x1, x2, x3 = philox_block(c0, c1, stream, step, k0, k1)
         low = select(index & ONE == ZERO, x0, x1)
@@ -143,92 +148,99 @@ def settle_ties(plan: U64, lo: np.uint64, first: np.uint64, keep: U64, at: U64, 
 
 
 @device
-def decide_bernoulli(plan: U64, start: np.uint64, count: int, raw: npt.NDArray[np.uint32], bits: U64) -> None:
-    """Write the decisions of mask elements start .. start + count - 1 (count <= SPAN) to bits 0 .. count - 1."""
+def decide_bernoulli(plan: U64, starts: U64, count: int, raw: npt.NDArray[np.uint32], bits: U64) -> None:
+    """Write the decisions of `count` mask elements from each of `starts` on, the blocks of all of them made at once."""
+    rows, words = len(starts), (count + WORD_BITS - 1) // WORD_BITS
     hi, lo = plan[THRESHOLD] >> TIE_SHIFT, plan[THRESHOLD] & TIE_MASK
-    first = start >> BLOCK_BITS
-    skip = start & BLOCK_MASK
-    groups = (int(skip) + count + GROUP_BLOCKS * BYTES_PER_BLOCK - 1) // (GROUP_BLOCKS * BYTES_PER_BLOCK)
-    keep, ties = bits[KEEP_AT:TIES_AT], bits[TIES_AT:FOUND_AT]
-    fill_blocks(plan, DECISION_DOMAIN + plan[DOMAIN_BASE], first, groups * GROUP_BLOCKS, raw)
-    for g in range(groups):
+    keep, ties = bits[KEEP_AT:TIES_AT], bits[TIES_AT:STARTS_AT]
+    groups = 0
+    for r in range(rows):
+        groups = max(groups, (int(starts[r] & BLOCK_MASK) + count + GROUP_BITS - 1) // GROUP_BITS)
+    per_row, total = groups * GROUP_BLOCKS, 2 * rows * groups
+    blocks = bits[BLOCKS_AT : BLOCKS_AT + rows * per_row]
+    for r in range(rows):
+        own, first = blocks[r * per_row : (r + 1) * per_row], starts[r] >> BLOCK_BITS
+        for k in range(per_row):
+            own[k] = first + np.uint64(k)
+    fill_blocks(plan, DECISION_DOMAIN + plan[DOMAIN_BASE], blocks, raw)
+    for g in range(rows * groups):
         pack_decisions(raw, SPAN_BLOCKS, g * GROUP_BLOCKS, hi, keep, ties, 2 * g)
     if lo == ZERO:
-        for k in range(2 * groups):  # nothing is below 0: ties are kept
+        for k in range(total):  # nothing is below 0: ties are kept
             keep[k] |= ties[k]
     else:
         found, kept = bits[FOUND_AT:KEPT_AT], bits[KEPT_AT:]
-        tied = find_ties(ties, 2 * groups, found)
+        tied = find_ties(ties, total, found)
         padded = (tied + TIE_GROUP - 1) // TIE_GROUP * TIE_GROUP
         found[tied:padded] = found[0]  # settled again, so that no scalar loop has to do the rest
-        settle_ties(plan, lo, first << BLOCK_BITS, keep, found[:padded], kept[:padded])
-    keep[2 * groups] = ZERO
-    for k in range((count + WORD_BITS - 1) // WORD_BITS):
-        bits[k] = (keep[k] >> skip) | ((keep[k + 1] << ONE) << (np.uint64(WORD_BITS - 1) - skip))
+        settle_ties(plan, lo, blocks, keep, found[:padded], kept[:padded])
+    keep[total] = ZERO
+    for r in range(rows):
+        own, answer, skip = keep[2 * r * groups :], bits[r * words :], starts[r] & BLOCK_MASK
+        for k in range(words):
+            answer[k] = (own[k] >> skip) | ((own[k + 1] << ONE) << (np.uint64(WORD_BITS - 1) - skip))
 
 
 @device
 def decide_fixed(
-    plan: U64, cutoff: U64, row: np.uint64, start: np.uint64, count: int, raw: npt.NDArray[np.uint32], bits: U64
+    plan: U64, cutoff: np.uint64, first: np.uint64, count: int, raw: npt.NDArray[np.uint32], blocks: U64, answer: U64
 ) -> None:
-    """Write the decisions of positions start .. start + count - 1 of a mask row that drops a fixed count."""
-    domain = RANK_DOMAIN + plan[DOMAIN_BASE]
-    at = row * plan[ROW_SIZE] + start
-    first = at >> np.uint64(2)
-    skip = int(at & np.uint64(3))
-    last = cutoff[int(row - plan[FIRST_ROW])]
+    """Write the decisions of `count` mask elements from `first` on, of one mask row that drops a fixed count."""
+    domain, start = RANK_DOMAIN + plan[DOMAIN_BASE], first % plan[ROW_SIZE]
+    skip = int(first & np.uint64(3))
     done = 0
     while done < count:  # SPAN_BLOCKS blocks are fewer words than SPAN
         part = min(count - done, (SPAN_BLOCKS - GROUP_BLOCKS) * WORDS_PER_BLOCK)
-        fill_blocks(plan, domain, first + np.uint64(done // WORDS_PER_BLOCK), (part + skip + 3) // 4, raw)
-        for k in range(part // WORD_BITS + 1):
+        numbers = blocks[: (part + skip + 3) // 4]
+        for k in range(len(numbers)):
+            numbers[k] = (first >> np.uint64(2)) + np.uint64(done // WORDS_PER_BLOCK + k)
+        fill_blocks(plan, domain, numbers, raw)
+        for k in range((part + WORD_BITS - 1) // WORD_BITS):
             word = ZERO
             for b in range(min(WORD_BITS, part - k * WORD_BITS)):
                 i = k * WORD_BITS + b
                 value = np.uint64(raw[((i + skip) & 3) * SPAN_BLOCKS + ((i + skip) >> 2)])
                 rank = value << HALF | (start + np.uint64(done + i))
-                word |= np.uint64(rank > last) << np.uint64(b)
-            if k * WORD_BITS < part:
-                bits[done // WORD_BITS + k] = word
+                word |= np.uint64(rank > cutoff) << np.uint64(b)
+            answer[done // WORD_BITS + k] = word
         done += part
 
 
 @device
 def decide(
-    plan: U64,
-    offsets: npt.NDArray[np.int64],
-    cutoffs: U64,
-    i: int,
-    column: int,
-    count: int,
-    raw: npt.NDArray[np.uint32],
-    bits: U64,
-) -> None:
-    """Write the decisions of columns column .. column + count - 1 (count <= SPAN) of matrix row i to bits 0 .. count - 1.
+    plan: U64, offsets: npt.NDArray[np.int64], cutoffs: U64, i: int, rows: int, column: int, count: int,
+    raw: npt.NDArray[np.uint32], bits: U64,
+) -> None:  # fmt: skip
+    """Write the decisions of matrix rows i .. i + rows - 1, columns column .. column + count - 1: words(count) words a row.
 
-    Bits beyond `count` are not defined. `raw` and `bits` are one thread's scratch (`scratch_shapes`).
+    Where rows are several, count is rounded up to a multiple of GROUP_BITS, and once more where rows do not start at blocks;
+    rows times that is at most SPAN. Bits of a row beyond `count` are not defined. `raw` and `bits` are one thread's scratch
+    (`scratch_shapes`).
     """
     kind = int(plan[KIND])
     words = (count + WORD_BITS - 1) // WORD_BITS
     if kind in (KEEP_ALL, DROP_ALL):
-        for k in range(words):
+        for k in range(rows * words):
             bits[k] = ALL if kind == KEEP_ALL else ZERO
         return
-    inner = np.uint64(len(offsets))
-    row, group = np.uint64(i), plan[GROUP]
-    mask_row = ZERO if group == ZERO else (plan[ROW_OFFSET] + row // inner) // group
-    offset = np.uint64(offsets[int(row % inner)])
-    step = plan[COLUMN_STEP]
-    start = offset + np.uint64(column) * step
+    starts = bits[STARTS_AT : STARTS_AT + rows]
+    inner, group, step = np.uint64(len(offsets)), plan[GROUP], plan[COLUMN_STEP]
     wanted = count if step == ONE else 1
+    for r in range(rows):
+        row = np.uint64(i + r)
+        mask_row = ZERO if group == ZERO else (plan[ROW_OFFSET] + row // inner) // group
+        starts[r] = mask_row * plan[ROW_SIZE] + np.uint64(offsets[int(row % inner)]) + np.uint64(column) * step
+        if kind != BERNOULLI:
+            cutoff = cutoffs[int(mask_row - plan[FIRST_ROW])]
+            answer = bits[r * ((wanted + WORD_BITS - 1) // WORD_BITS) :]
+            decide_fixed(plan, cutoff, starts[r], wanted, raw, bits[BLOCKS_AT:FOUND_AT], answer)
     if kind == BERNOULLI:
-        decide_bernoulli(plan, mask_row * plan[ROW_SIZE] + start, wanted, raw, bits)
-    else:
-        decide_fixed(plan, cutoffs, mask_row, start, wanted, raw, bits)
+        decide_bernoulli(plan, starts, wanted, raw, bits)
     if step == ZERO:
-        one = ALL if bits[0] & ONE else ZERO
-        for k in range(words):
-            bits[k] = one
+        for r in range(rows - 1, -1, -1):
+            one = ALL if bits[r] & ONE else ZERO
+            for k in range(words):
+                bits[r * words + k] = one
 
 
 # Kernels
@@ -253,7 +265,7 @@ def decisions_kernel(
         for i in range(t * rows // threads, (t + 1) * rows // threads):
             for done in range(0, columns, SPAN):
                 count = min(SPAN, columns - done)
-                decide(plan, offsets, cutoffs, first_row + i, first_column + done, count, raw[t], bits[t])
+                decide(plan, offsets, cutoffs, first_row + i, 1, first_column + done, count, raw[t], bits[t])
                 words = (count + WORD_BITS - 1) // WORD_BITS
                 if count % WORD_BITS:
                     bits[t, words - 1] &= (ONE << np.uint64(count % WORD_BITS)) - ONE
