@@ -26,6 +26,10 @@ class TrainedParameter(Protocol):
         """The gradient, of the shape and dtype of the value."""
 
     @property
+    def needs_grad(self) -> bool:
+        """Whether an update needs the gradient's array, because something else than one backward pass goes into it."""
+
+    @property
     def trainable(self) -> bool:
         """False: frozen."""
 

@@ -30,23 +30,18 @@ Computed: TypeAlias = Callable[[Array], tuple[float, Array]]
 def do_step(
     net: Network, x: Any, compute: Computed, optimizer: AbstractOptimizer, step: int | None = None, row_offset: int = 0
 ) -> tuple[float, Array]:
-    """Do one step and return (loss, outputs); an error leaves weights and counters as they were.
+    """Do one step and return (loss, outputs); bad arguments leave weights, counters and gradients as they were.
 
-    Gradients are zeros afterwards; bad arguments leave even them as they were.
+    Gradients are zeros afterwards.
     """
-    count, begun = net.step_count, False
+    count = net.step_count
     try:
         outputs, backward = net.forward(x, True, step, row_offset)
         value, gradient = compute(outputs)
-        begun = True
-        backward(gradient)
-        optimizer.step(net)
+        optimizer.backward_and_step(net, backward, gradient)
     except Exception:
         net.step_count = count
         raise
-    finally:
-        if begun:
-            net.zero_grad()
     return value, outputs
 
 

@@ -32,6 +32,15 @@ class ActivationKind(IntEnum):
     HEAVISIDE = 9
 
 
+class UpdateKind(IntEnum):
+    """Rules of an optimiser's update, numbered as the kernels switch on them."""
+
+    SGD = 0
+    MOMENTUM = 1
+    NESTEROV = 2
+    ADAM = 3
+
+
 class MaskKind(IntEnum):
     """How a bound mask decides."""
 

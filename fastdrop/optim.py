@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, Final, Self, TypeAlias
+from collections.abc import Callable, Collection
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
 from fastdrop import _validate
 from fastdrop._configurable import CLASS, describe, make
 from fastdrop._network import Network, TrainedParameter
-from fastdrop._types import Array
+from fastdrop._types import Array, Backward, UpdateKind
+from fastdrop.backends.base import Update
 from fastdrop.backends.select import default_backend
 from fastdrop.progress import Progress
 from fastdrop.schedules import SCHEDULES, AbstractSchedule
@@ -32,6 +33,13 @@ Slots: TypeAlias = dict[str, Array]
 
 FUNCTION: Final = "function"
 """Class of a schedule that is a plain function in a configuration: it cannot be made again from there."""
+
+
+class Begun(NamedTuple):
+    """A step that is begun: its learning rate, and the parameters to train with their state."""
+
+    learning_rate: float
+    parameters: list[tuple[TrainedParameter, Slots]]
 
 
 class AbstractOptimizer(ABC):
@@ -86,18 +94,41 @@ class AbstractOptimizer(ABC):
         ------
         TypeError, ValueError: a state array that was replaced does not fit; nothing is changed then.
         """
+        self._finish(net, self._begin(net))
+
+    def backward_and_step(self, net: Network, backward: Backward, gradient: Array) -> None:
+        """Do ``backward(gradient)``, `step` and ``net.zero_grad()``; bit for bit, but perhaps faster.
+
+        Raises
+        ------
+        TypeError, ValueError: as `step`.
+        """
+        try:
+            backward(gradient)
+            self.step(net)
+        finally:
+            net.zero_grad()
+
+    def _begin(self, net: Network) -> Begun:
+        """Return what a step needs to know; it is checked, and no parameter is changed yet."""
         learning_rate = self.learning_rate
         parameters = [parameter for parameter in net.parameters() if parameter.trainable]
-        slots = [self._slots_of(parameter) for parameter in parameters]
+        return Begun(learning_rate, [(parameter, self._slots_of(parameter)) for parameter in parameters])
+
+    def _finish(self, net: Network, begun: Begun, updated: Collection[TrainedParameter] = ()) -> None:
+        """Do a step, but for the updates that are done already."""
         if self.clip_norm is not None:
             net.clip_grads(self.clip_norm)
-        for parameter, own in zip(parameters, slots, strict=True):
-            decay = self.weight_decay if parameter.decays else 0.0
-            self._update(parameter.value, parameter.grad, own, learning_rate, decay)
+        for parameter, slots in begun.parameters:
+            if parameter not in updated:
+                self._update(parameter.value, parameter.grad, slots, begun.learning_rate, self._decay_of(parameter))
             if parameter.constraint is not None:
                 parameter.constraint(parameter.value)
             parameter.mark_changed()
         self.iterations += 1
+
+    def _decay_of(self, parameter: TrainedParameter) -> float:
+        return self.weight_decay if parameter.decays else 0.0
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments and the name of the class, JSON-able."""
@@ -173,7 +204,52 @@ class AbstractOptimizer(ABC):
         """Update one parameter in place."""
 
 
-class SGD(AbstractOptimizer):
+class AbstractFusable(AbstractOptimizer):
+    """An optimiser whose rule backends know: they can apply it where they compute a gradient, which is then not kept."""
+
+    def backward_and_step(self, net: Network, backward: Backward, gradient: Array) -> None:
+        """Do ``backward(gradient)``, `step` and ``net.zero_grad()``, with the updates inside the backward pass where possible.
+
+        Not possible with clipping, which needs all gradients first; for a parameter whose gradient comes from more than one
+        place (`needs_grad`, or one that stands in two layers); and in a class from elsewhere, which may update otherwise.
+
+        Raises
+        ------
+        TypeError, ValueError: as `step`; nothing is changed then.
+        """
+        if self.clip_norm is not None or type(self) not in OPTIMIZERS:
+            super().backward_and_step(net, backward, gradient)
+            return
+        begun = self._begin(net)
+        tied = len(dict(begun.parameters)) < len(begun.parameters)
+        updates = {
+            parameter: self._as_update(parameter.value, slots, begun.learning_rate, self._decay_of(parameter))
+            for parameter, slots in begun.parameters
+            if not (tied or parameter.needs_grad)
+        }
+        offered = frozenset(updates)
+        try:
+            backward(gradient, updates=updates)
+            self._finish(net, begun, offered - updates.keys())
+        finally:
+            net.zero_grad()
+
+    @abstractmethod
+    def _rule(self, learning_rate: float, decay: float) -> tuple[UpdateKind, tuple[float, ...]]:
+        """Return kind and rates of an `Update`; decay is the product of weight decay and learning rate."""
+
+    def _as_update(self, value: Array, slots: Slots, learning_rate: float, weight_decay: float) -> Update:
+        """Return what `_update` does, as backends take it."""
+        kind, rates = self._rule(learning_rate, weight_decay * learning_rate)
+        nothing = np.empty((0,) * value.ndim, value.dtype)
+        first, second, *_ = *(slots[name] for name in self._slot_names()), nothing, nothing
+        return Update(kind, value, first, second, np.array(rates, value.dtype))
+
+    def _update(self, value: Array, grad: Array, slots: Slots, learning_rate: float, weight_decay: float) -> None:
+        default_backend().update(self._as_update(value, slots, learning_rate, weight_decay), grad)
+
+
+class SGD(AbstractFusable):
     """Stochastic gradient descent with momentum. Parameters as in `AbstractOptimizer`, and:
 
     Parameters
@@ -200,12 +276,13 @@ class SGD(AbstractOptimizer):
     def _slot_names(self) -> tuple[str, ...]:
         return self._all_slots() if self.momentum else ()
 
-    def _update(self, value: Array, grad: Array, slots: Slots, learning_rate: float, weight_decay: float) -> None:
-        velocity = slots["velocity"] if self.momentum else None
-        default_backend().sgd_update(value, grad, velocity, learning_rate, self.momentum, self.nesterov, weight_decay)
+    def _rule(self, learning_rate: float, decay: float) -> tuple[UpdateKind, tuple[float, ...]]:
+        if not self.momentum:
+            return UpdateKind.SGD, (learning_rate, decay)
+        return UpdateKind.NESTEROV if self.nesterov else UpdateKind.MOMENTUM, (learning_rate, decay, self.momentum)
 
 
-class AbstractAdam(AbstractOptimizer):
+class AbstractAdam(AbstractFusable):
     """What Adam and AdamW share: they differ in the default of `weight_decay`. Parameters as in `AbstractOptimizer`, and:
 
     Parameters
@@ -232,21 +309,10 @@ class AbstractAdam(AbstractOptimizer):
     def _all_slots(self) -> tuple[str, ...]:
         return ("mean", "variance")
 
-    def _update(self, value: Array, grad: Array, slots: Slots, learning_rate: float, weight_decay: float) -> None:
+    def _rule(self, learning_rate: float, decay: float) -> tuple[UpdateKind, tuple[float, ...]]:
         t = self.iterations + 1
         step_size = learning_rate * math.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t)
-        default_backend().adam_update(
-            value,
-            grad,
-            slots["mean"],
-            slots["variance"],
-            learning_rate,
-            step_size,
-            self.beta_1,
-            self.beta_2,
-            self.epsilon,
-            weight_decay,
-        )
+        return UpdateKind.ADAM, (step_size, decay, 1.0 - self.beta_1, 1.0 - self.beta_2, self.epsilon)
 
 
 class Adam(AbstractAdam):

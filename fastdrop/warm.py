@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastdrop import _validate
-from fastdrop._types import ActivationKind
-from fastdrop.backends.base import AbstractBackend
+from fastdrop._types import ActivationKind, UpdateKind
+from fastdrop.backends.base import AbstractBackend, Update
 from fastdrop.backends.select import default_backend
 from fastdrop.mask import Mask
 from fastdrop.rng import Key
@@ -54,9 +54,7 @@ def _run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[A
     for loss in (backend.softmax_cross_entropy, backend.sigmoid_cross_entropy, backend.categorical_cross_entropy):
         loss(x, labels, None, 1.0)
     backend.mean_squared_error(x, x, None, 1.0)
-    value, state = x.copy(), (np.zeros_like(x), np.zeros_like(x))
-    backend.sgd_update(value, x, None, 0.1, 0.0, False, 0.0)
-    backend.sgd_update(value, x, state[0], 0.1, 0.9, False, 0.0)
-    backend.adam_update(value, x, *state, 0.1, 0.1, 0.9, 0.999, 1e-7, 0.0)
+    value = x.copy()
+    backend.update(Update(UpdateKind.ADAM, value, np.zeros_like(x), np.zeros_like(x), np.full(5, 0.1, dtype)), x)
     backend.sum_of_squares(x)
     backend.limit_column_norms(value, 1.0)

@@ -22,15 +22,15 @@ from hypothesis import strategies as st
 from strategies import DTYPES, EDGES, dtypes, masks, random_array, small_integers, small_sizes
 
 from fastdrop import Key, Mask
-from fastdrop._types import ActivationKind, Array, Shape
-from fastdrop.backends.base import AbstractBackend, needs_z
+from fastdrop._types import ActivationKind, Array, Shape, UpdateKind
+from fastdrop.backends.base import AbstractBackend, Update, needs_z
 from fastdrop.mask import BoundMask
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastdrop.errors.AllDroppedWarning")
 
 KEY = Key(21, 2, 9)
 KINDS = list(ActivationKind)
-LINEAR, RELU = ActivationKind.LINEAR, ActivationKind.RELU
+LINEAR, RELU, ADAM = ActivationKind.LINEAR, ActivationKind.RELU, UpdateKind.ADAM
 
 
 def _matrix(mask: Mask | None, shape: Shape) -> BoundMask | None:
@@ -327,6 +327,77 @@ def test_accumulate_adds(backend: AbstractBackend, extents: tuple[int, int, int]
     assert_same_bits(sum_weight, 2 * dweight + 3)
     assert_same_bits(sum_bias, 2 * dbias + 5)
     assert_not_vacuous(dweight)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("extents", [(1, 5, 1), (5, 13, 17), (128, 65, 129), (300, 16, 16), (0, 3, 4), (3, 0, 4)])
+@pytest.mark.parametrize("kind", UpdateKind)
+@pytest.mark.parametrize("output_mask", [None, HALF, Mask(1.0, KEY)], ids=["none", "half", "all"])
+def test_an_update_is_that_by_the_gradient(
+    backend: AbstractBackend, output_mask: Mask | None, kind: UpdateKind, extents: tuple[int, int, int], dtype: np.dtype
+) -> None:
+    """Same bits as a gradient that is added into +0.0 and then applied; dx is by the weight before."""
+    case = _case(*extents, dtype=dtype, kind=RELU, input_mask=HALF, output_mask=output_mask)
+    assert case.bias is not None
+    y, z = case.forward(backend)
+    gradients = np.zeros_like(case.weight), np.zeros_like(case.bias)
+    arguments = case.dy, case.x, case.weight, y, z, RELU, *case.bound()
+    wanted_dx = backend.dense_backward(*arguments, True, *gradients, True)
+    wanted = [_update(kind, value.copy()) for value in (case.weight, case.bias)]
+    got = [_update(kind, value) for value in (case.weight, case.bias)]
+    for update, gradient in zip(wanted, gradients, strict=True):
+        backend.update(update, gradient)
+    dx = backend.dense_backward(*arguments, True, *got, True)
+    assert wanted_dx is not None
+    assert dx is not None
+    assert_same_bits(dx, wanted_dx)
+    for mine, right, gradient in zip(got, wanted, gradients, strict=True):
+        for array, other in zip(mine[1:], right[1:], strict=True):
+            assert_same_bits(array, other)
+        if extents[0] > 100 and (output_mask is None or output_mask.rate < 1):
+            assert_not_vacuous(gradient)
+
+
+def test_a_gradient_that_rounds_to_minus_zero_updates_as_plus_zero(backend: AbstractBackend) -> None:
+    """The velocity, -0.0 before, tells them apart."""
+    x, dy, weight = np.full((8, 48), 1e-30, np.float32), np.full((8, 96), -1e-30, np.float32), np.ones((48, 96), np.float32)
+    got, wanted = (_update(UpdateKind.MOMENTUM, weight.copy()) for _ in range(2))
+    for update in (got, wanted):
+        update.first.fill(-0.0)
+    backend.update(wanted, np.zeros_like(weight))
+    backend.dense_backward(dy, x, weight, dy, None, LINEAR, None, None, False, got, None, accumulate=False)
+    assert_same_bits(got.first, wanted.first)
+    assert_same_bits(got.value, wanted.value)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_an_update_beside_an_array_or_nothing(backend: AbstractBackend, accumulate: bool) -> None:
+    case = _case(33, 17, 13, kind=RELU)
+    assert case.bias is not None
+    y, z = case.forward(backend)
+    arguments = case.dy, case.x, case.weight.copy(), y, z, RELU, None, None, False
+    dweight, dbias = np.ones_like(case.weight), np.ones_like(case.bias)
+    backend.dense_backward(*arguments, dweight, dbias, accumulate)
+    updated = [_update(UpdateKind.SGD, value.copy()) for value in (case.weight, case.bias) for _ in range(2)]
+    other_weight, other_bias = np.ones_like(case.weight), np.ones_like(case.bias)
+    backend.dense_backward(*arguments, updated[0], other_bias, accumulate)
+    backend.dense_backward(*arguments, other_weight, updated[2], accumulate)
+    backend.dense_backward(*arguments, updated[1], None, accumulate)
+    backend.dense_backward(*arguments, None, updated[3], accumulate)
+    assert_same_bits(other_weight, dweight)
+    assert_same_bits(other_bias, dbias)
+    assert_same_bits(updated[0].value, updated[1].value)
+    assert_same_bits(updated[2].value, updated[3].value)
+    assert_not_vacuous(updated[0].value - case.weight)
+    assert_not_vacuous(updated[2].value - case.bias)
+
+
+def _update(kind: UpdateKind, value: Array) -> Update:
+    """An update of `value` with slots of +1.0."""
+    nothing = np.empty((0,) * value.ndim, value.dtype)
+    first, second = (np.ones_like(value) if kind in kinds else nothing for kinds in (set(UpdateKind) - {UpdateKind.SGD}, {ADAM}))
+    rates = (0.1, 0.01, 0.5, 0.25, 1e-7)[: 5 if kind == ADAM else 3]
+    return Update(kind, value, first, second, np.array(rates, value.dtype))
 
 
 def test_only_what_is_wanted(backend: AbstractBackend) -> None:

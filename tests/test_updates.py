@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import DTYPES, EDGES, dtypes, random_array
 
-from fastdrop._types import Array
-from fastdrop.backends.base import AbstractBackend
+from fastdrop._types import Array, UpdateKind
+from fastdrop.backends.base import AbstractBackend, Update
 
 ROUNDINGS = 8
 """Elementary operations of an update, each at most one rounding of its largest operand."""
@@ -20,6 +20,12 @@ ROUNDINGS = 8
 rates = st.sampled_from([0.0, 1e-3, 0.1, 1.0])
 sizes = st.sampled_from(EDGES)
 seeds = st.integers(0, 2**31)
+
+
+def _update(kind: UpdateKind, value: Array, slots: tuple[Array, ...], *rates: float) -> Update:
+    nothing = np.empty((0,) * value.ndim, value.dtype)
+    first, second, *_ = *slots, nothing, nothing
+    return Update(kind, value, first, second, np.array(rates, value.dtype))
 
 
 def _check(got: Array, wanted: Array, *operands: Array) -> None:
@@ -36,7 +42,8 @@ def test_sgd_with_momentum(
     new_v = momentum * v64 - rate * g64
     new_w = w64 - w64 * decay * rate + (momentum * new_v - rate * g64 if nesterov else new_v)
     value, grad, velocity = w.copy(), g.copy(), v.copy()
-    assert backend.sgd_update(value, grad, velocity, rate, momentum, nesterov, decay) is None
+    kind = UpdateKind.NESTEROV if nesterov else UpdateKind.MOMENTUM
+    assert backend.update(_update(kind, value, (velocity,), rate, decay * rate, momentum), grad) is None
     assert_same_bits(grad, g)
     _check(velocity, new_v, v, g)
     _check(value, new_w, w, v, g)
@@ -46,7 +53,7 @@ def test_sgd_with_momentum(
 def test_sgd_without_momentum(backend: AbstractBackend, n: int, dtype: np.dtype, rate: float, decay: float, seed: int) -> None:
     w, g = (random_array(seed + i, (n,), dtype) for i in range(2))
     value, grad = w.copy(), g.copy()
-    backend.sgd_update(value, grad, None, rate, 0.0, False, decay)
+    backend.update(_update(UpdateKind.SGD, value, (), rate, decay * rate), grad)
     assert_same_bits(grad, g)
     _check(value, w.astype(np.float64) * (1 - decay * rate) - rate * g.astype(np.float64), w, g)
 
@@ -62,7 +69,8 @@ def test_adam(backend: AbstractBackend, n: int, dtype: np.dtype, rate: float, de
     new_v = beta_2 * v64 + (1 - beta_2) * g64**2
     step = step_size * new_m / (np.sqrt(new_v) + epsilon)
     value, grad, mean, variance = w.copy(), g.copy(), m.copy(), v.copy()
-    assert backend.adam_update(value, grad, mean, variance, rate, step_size, beta_1, beta_2, epsilon, decay) is None
+    rates = step_size, decay * rate, 1 - beta_1, 1 - beta_2, epsilon
+    assert backend.update(_update(UpdateKind.ADAM, value, (mean, variance), *rates), grad) is None
     assert_same_bits(grad, g)
     _check(mean, new_m, m, g)
     _check(variance, new_v, v, g * g)
@@ -74,25 +82,49 @@ def test_adam_from_nothing_steps_by_the_learning_rate(backend: AbstractBackend, 
     """The first step of Adam is the learning rate times the sign of the gradient, whatever its size; a zero gradient, none."""
     grad = np.array([5.0, -5.0, 1e3, -1e3, 0.0], dtype)
     value, mean, variance = (np.zeros(5, dtype) for _ in range(3))
-    backend.adam_update(value, grad, mean, variance, 0.1, 0.1 * math.sqrt(0.001) / 0.1, 0.9, 0.999, 1e-7, 0.0)
+    rates = 0.1 * math.sqrt(0.001) / 0.1, 0.0, 0.1, 0.001, 1e-7
+    backend.update(_update(UpdateKind.ADAM, value, (mean, variance), *rates), grad)
     np.testing.assert_allclose(value, [-0.1, 0.1, -0.1, 0.1, 0], rtol=1e-5)
+
+
+SLOTS = {UpdateKind.SGD: 0, UpdateKind.MOMENTUM: 1, UpdateKind.NESTEROV: 1, UpdateKind.ADAM: 2}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", [1, 5, 17, 129, 1025])
-def test_matrices_are_updated_in_place_and_nothing_else(backend: AbstractBackend, n: int, dtype: np.dtype) -> None:
-    buffers, checks = zip(*(guarded((n, 3), dtype) for _ in range(3)), strict=True)
+@pytest.mark.parametrize("kind", UpdateKind)
+def test_matrices_are_updated_in_place_and_nothing_else(
+    backend: AbstractBackend, kind: UpdateKind, n: int, dtype: np.dtype
+) -> None:
+    buffers, checks = zip(*(guarded((n, 3), dtype) for _ in range(2 + SLOTS[kind])), strict=True)
     for i, buffer in enumerate(buffers):
-        buffer[...] = random_array(i, (n, 3), dtype)
-    value, grad, velocity = buffers
-    before = value.copy()
-    backend.sgd_update(value, grad, velocity, 0.1, 0.9, True, 0.01)
-    flat = before.reshape(-1).copy()
-    backend.sgd_update(flat, grad.reshape(-1), random_array(2, (n, 3), dtype).reshape(-1), 0.1, 0.9, True, 0.01)
-    assert_same_bits(value.reshape(-1), flat)
-    for check in checks:
+        buffer[...] = np.abs(random_array(i, (n, 3), dtype))
+    grad, value, *slots = buffers
+    before = [buffer.copy() for buffer in buffers]
+    rates = (0.1, 0.001, 0.5, 0.25, 1e-7)[: 5 if kind == UpdateKind.ADAM else 3]
+    backend.update(_update(kind, value, tuple(slots), *rates), grad)
+    flat = [buffer.reshape(-1).copy() for buffer in before]
+    backend.update(_update(kind, flat[1], tuple(flat[2:]), *rates), flat[0])
+    for buffer, wanted, check in zip(buffers, flat, checks, strict=True):
+        assert_same_bits(buffer.reshape(-1), wanted)
         check()
-    assert_not_vacuous(value - before)
+    assert_same_bits(grad, before[0])
+    for buffer, old in zip(buffers[1:], before[1:], strict=True):
+        assert_not_vacuous(buffer - old)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [1, 16, 1025, 300_001])
+@pytest.mark.parametrize("kind", UpdateKind)
+def test_elements_are_updated_alone(backend: AbstractBackend, kind: UpdateKind, n: int, dtype: np.dtype) -> None:
+    """The bits of an element do not depend on where it stands, nor on the number of threads."""
+    rates = (0.1, 0.001, 0.5, 0.25, 1e-7)[: 5 if kind == UpdateKind.ADAM else 3]
+    grad, *arrays = (np.abs(random_array(i, (n,), dtype)) for i in range(2 + SLOTS[kind]))
+    tail = [array[n // 3 :].copy() for array in (grad, *arrays)]
+    backend.update(_update(kind, arrays[0], tuple(arrays[1:]), *rates), grad)
+    backend.update(_update(kind, tail[1], tuple(tail[2:]), *rates), tail[0])
+    for whole, part in zip(arrays, tail[1:], strict=True):
+        assert_same_bits(whole[n // 3 :], part)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -7,7 +7,8 @@ Conventions
 - Matrices are (rows, columns). `mask` arguments are `BoundMask`es whose rows and columns view the array in question, or None,
   which is the identity. A mask carries its own scale, so that a `BoundMask` of kind KEEP_ALL is a plain factor.
 - ``out=None`` means a new C-contiguous array; otherwise `out` is overwritten and returned, and may be the input itself.
-- A parameter gradient buffer is overwritten with ``accumulate=False`` and added to with ``accumulate=True``; None: not wanted.
+- A parameter gradient goes into an array, which is overwritten with ``accumulate=False`` and added to with ``accumulate=True``;
+  or into an `Update` of the parameter, with the bits of adding it into an array of +0.0 and updating by that. None: not wanted.
 - Every result is independent of the number of threads, bit for bit. Reductions use fixed chunks joined in order.
 - Masks, decisions and words agree between backends bit for bit; everything else to rounding.
 
@@ -18,12 +19,12 @@ arguments plus the kept indices, and every operation below stays the definition 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._types import ActivationKind, Array
+from fastdrop._types import ActivationKind, Array, UpdateKind
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
 
@@ -39,6 +40,34 @@ PROBABILITY_FLOOR = 1e-7
 """Probabilities are clipped to [floor, 1 - floor] in categorical_cross_entropy (Keras's epsilon)."""
 
 
+class Update(NamedTuple):
+    """What an optimiser does to one parameter in a step, in place; arrays are C-contiguous and of one dtype.
+
+    Notation: w value, g gradient, lr learning rate. First of all ``w -= w * decay``; decay is weight decay times lr.
+
+    - SGD: rates (lr, decay); ``w -= lr * g``
+    - MOMENTUM: rates (lr, decay, momentum); ``v = momentum * v - lr * g; w += v``
+    - NESTEROV: as MOMENTUM, but ``w += momentum * v - lr * g``
+    - ADAM: rates (lr * sqrt(1 - beta_2**t) / (1 - beta_1**t), decay, 1 - beta_1, 1 - beta_2, epsilon);
+      ``m += (g - m) * rates[2]; s += (g * g - s) * rates[3]; w -= rates[0] * m / (sqrt(s) + epsilon)``
+
+    Attributes
+    ----------
+    kind : UpdateKind
+    value : array
+    first, second : arrays of the shape of `value`
+        v and nothing, or m and s; empty, of as many axes, where the kind needs none.
+    rates : array, shape (2,), (3,) or (5,)
+        Rounded once, to the dtype of `value`.
+    """
+
+    kind: UpdateKind
+    value: Array
+    first: Array
+    second: Array
+    rates: Array
+
+
 def needs_z(activation: ActivationKind) -> bool:
     """Return whether the backward pass of an activation needs the pre-activation z."""
     return activation not in GRADIENT_FROM_OUTPUT
@@ -48,14 +77,6 @@ def contiguous(array: Array) -> Array:
     """Return the array C-contiguous and aligned: itself, if it is."""
     flags = array.flags
     return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=["C", "A"])
-
-
-def no_gradient(x: Array, want_dx: bool, dweight: Array | None, dbias: Array | None, accumulate: bool) -> Array | None:
-    """Do what `dense_backward` does where the output mask drops everything: 0 * inf would be NaN."""
-    for gradient in (dweight, dbias):
-        if gradient is not None and not accumulate:
-            gradient.fill(0)
-    return np.zeros(x.shape, x.dtype) if want_dx else None
 
 
 class AbstractBackend(ABC):
@@ -118,15 +139,15 @@ class AbstractBackend(ABC):
         input_mask: BoundMask | None,
         output_mask: BoundMask | None,
         want_dx: bool,
-        dweight: Array | None,
-        dbias: Array | None,
+        dweight: Array | Update | None,
+        dbias: Array | Update | None,
         accumulate: bool,
     ) -> Array | None:
-        """Fill `dweight` and `dbias` (None: not wanted) and return dx where `want_dx`, else None.
+        """Deliver `dweight` and `dbias` and return dx where `want_dx`, else None.
 
         ``dz = keep ? dy * scale * act'(z) : +0.0``, ``dbias (+)= sum over rows of dz``, ``dweight (+)= drop_in(x).T @ dz``,
-        ``dx = drop_in(dz @ weight.T)``. `y` and `z` are what dense_forward returned. Where the output mask drops everything, all
-        gradients are zeros, whatever x and weight hold (`no_gradient`).
+        ``dx = drop_in(dz @ weight.T)``, by the weight before its update. `y` and `z` are what dense_forward returned. Where the
+        output mask drops everything, all gradients are zeros, whatever x and weight hold: 0 * inf would be NaN.
         """
 
     # Activations
@@ -180,43 +201,11 @@ class AbstractBackend(ABC):
     ) -> tuple[float, Array]:
         """``l = mean_j (p_j - t_j)**2``; gradient ``2 (p - t) / columns * weight / normalizer``. Labels are (rows, columns)."""
 
-    # Updates of parameters, in place; arrays of one shape and dtype
+    # Updates of parameters, in place
 
     @abstractmethod
-    def sgd_update(
-        self,
-        value: Array,
-        grad: Array,
-        velocity: Array | None,
-        learning_rate: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-    ) -> None:
-        """``w -= w * decay * lr``, then ``v = momentum * v - lr * g; w += v`` (Nesterov: ``w += momentum * v - lr * g``).
-
-        Without velocity (momentum 0): ``w -= lr * g``.
-        """
-
-    @abstractmethod
-    def adam_update(
-        self,
-        value: Array,
-        grad: Array,
-        mean: Array,
-        variance: Array,
-        learning_rate: float,
-        step_size: float,
-        beta_1: float,
-        beta_2: float,
-        epsilon: float,
-        weight_decay: float,
-    ) -> None:
-        """``w -= w * decay * lr``; ``m += (g - m)(1 - beta_1)``; ``v += (g*g - v)(1 - beta_2)``; ``
-        ``w -= step_size * m / (sqrt(v) + eps)``.
-
-        `step_size` is ``lr * sqrt(1 - beta_2**t) / (1 - beta_1**t)``, computed by the caller.
-        """
+    def update(self, update: Update, grad: Array) -> None:
+        """Do what `update` says, by the gradient `grad`, which has the shape and dtype of the value."""
 
     @abstractmethod
     def sum_of_squares(self, x: Array) -> float:

@@ -9,7 +9,7 @@ from fastdrop import activations
 from fastdrop._types import ActivationKind, Array
 from fastdrop.backends.select import default_backend
 from fastdrop.layers.base import AbstractLayer
-from fastdrop.layers.passes import InnerBackward, Pass
+from fastdrop.layers.passes import InnerBackward, Pass, Updates
 
 
 class Activation(AbstractLayer):
@@ -34,14 +34,14 @@ class Activation(AbstractLayer):
         backend = default_backend()
         kind = activations.get(self.activation)
         if kind == ActivationKind.LINEAR:
-            return x, lambda dy, _: dy
+            return x, lambda dy, _want_dx, _updates: dy
         if isinstance(kind, ActivationKind):
             y = backend.activation_forward(x, kind)
-            return y, lambda dy, _: backend.activation_backward(dy, x, kind)
+            return y, lambda dy, _want_dx, _updates: backend.activation_backward(dy, x, kind)
         shape = (x.size // max(1, x.shape[-1]), x.shape[-1])
         y = backend.softmax_forward(x.reshape(shape))
 
-        def softmax_backward(dy: Array, _: bool) -> Array:
+        def softmax_backward(dy: Array, _want_dx: bool, _updates: Updates) -> Array:
             return backend.softmax_backward(dy.reshape(shape), y).reshape(x.shape)
 
         return y.reshape(x.shape), softmax_backward

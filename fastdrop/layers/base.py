@@ -18,7 +18,7 @@ from fastdrop._configurable import Config
 from fastdrop._types import Array, Backward, Shape
 from fastdrop.errors import StaleBackwardError, StateError
 from fastdrop.layers.parameter import BUILDING, Parameter
-from fastdrop.layers.passes import InnerBackward, Pass, Source, seed_of
+from fastdrop.layers.passes import InnerBackward, Pass, Source, Updates, seed_of
 from fastdrop.mask import MAX_ELEMENTS
 from fastdrop.rng import MASK32, Key, new_seed
 
@@ -83,6 +83,7 @@ class AbstractLayer(ABC):
         backward : callable
             ``backward(dy, input_gradient=False)`` adds into the gradients of all trainable parameters, and returns dx with
             ``input_gradient=True``, else None. Gradients of L1 and L2 penalties enter where `row_offset` is 0: once a batch.
+            A third argument `updates` is for `AbstractOptimizer.backward_and_step`.
 
         Raises
         ------
@@ -102,7 +103,7 @@ class AbstractLayer(ABC):
             self.step_count = step + 1
         y_shape, y_dtype = y.shape, y.dtype
 
-        def backward(dy: Any, input_gradient: bool = False) -> Array | None:
+        def backward(dy: Any, input_gradient: bool = False, updates: Updates | None = None) -> Array | None:
             input_gradient = _validate.boolean("input_gradient", input_gradient)
             dy = _validate.float_array("dy", dy, min_ndim=0)
             _validate.exact_shape("dy", dy, y_shape)
@@ -111,7 +112,7 @@ class AbstractLayer(ABC):
                     raise StaleBackwardError(f"`{parameter.name}` was changed between this forward pass and its backward pass")
             dx = None
             if input_gradient or self.trainable:
-                dx = inner(np.require(dy, y_dtype, ["C", "A"]), input_gradient)
+                dx = inner(np.require(dy, y_dtype, ["C", "A"]), input_gradient, {} if updates is None else updates)
             if row_offset == 0:
                 for parameter, _ in versions:
                     parameter.add_penalty_gradient()

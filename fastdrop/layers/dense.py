@@ -13,6 +13,7 @@ from typing import Any, Final
 from fastdrop import _configurable, _validate, activations, constraints, init, regularizers
 from fastdrop._configurable import Config
 from fastdrop._types import ActivationKind, Array, Shape
+from fastdrop.backends.base import Update
 from fastdrop.backends.select import default_backend
 from fastdrop.constraints import AbstractConstraint
 from fastdrop.init import AbstractInitializer
@@ -20,7 +21,7 @@ from fastdrop.layers.activation import Activation
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.dropout import Dropout
 from fastdrop.layers.parameter import Initial, Parameter
-from fastdrop.layers.passes import InnerBackward, Pass, Step, run_chain
+from fastdrop.layers.passes import InnerBackward, Pass, Step, Updates, run_chain
 from fastdrop.regularizers import L1L2
 
 DESCRIBED: Final = tuple(
@@ -161,15 +162,22 @@ class FusedDense:
         b = None if bias is None else bias.value
         y, z = backend.dense_forward(x, w, b, activation, input_mask, output_mask, pass_.keep)
 
-        def backward(dy: Array, want_dx: bool) -> Array | None:
-            dweight = weight.grad if weight.trainable else None
-            dbias = bias.grad if bias is not None and bias.trainable else None
+        def backward(dy: Array, want_dx: bool, updates: Updates) -> Array | None:
+            dweight, dbias = _target(weight, updates), None if bias is None else _target(bias, updates)
             dx = backend.dense_backward(
                 dy.reshape(y.shape), x, w, y, z, activation, input_mask, output_mask, want_dx, dweight, dbias, accumulate=True
             )
             return None if dx is None else dx.reshape(x_shape)
 
         return y.reshape(y_shape), backward
+
+
+def _target(parameter: Parameter, updates: Updates) -> Array | Update | None:
+    """Return where a parameter's gradient goes: to its update, else into its array; nowhere while it is frozen."""
+    if not parameter.trainable:
+        return None
+    update = updates.pop(parameter, None)
+    return parameter.grad if update is None else update
 
 
 def dense_steps(

@@ -128,9 +128,9 @@ class Dropout(AbstractLayer):
         """Return (y, backward); x itself where nothing is dropped."""
         bound = self.bind(x.shape, pass_, as_matrix=False)
         if bound is None:
-            return x, lambda dy, _: dy
+            return x, lambda dy, _want_dx, _updates: dy
         mask, backend = bound, default_backend()
-        return backend.dropout_forward(x, mask), lambda dy, _: backend.dropout_backward(dy, mask)
+        return backend.dropout_forward(x, mask), lambda dy, _want_dx, _updates: backend.dropout_backward(dy, mask)
 
     def _arguments(self) -> Config:
         mask = self._mask

@@ -25,7 +25,8 @@ class Flatten(AbstractLayer):
 
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:  # noqa: ARG002
         """Return (y, backward), a view of x."""
-        return x.reshape(len(x), *self._output_shape(x.shape[1:])), lambda dy, _: dy.reshape(x.shape)
+        y = x.reshape(len(x), *self._output_shape(x.shape[1:]))
+        return y, lambda dy, _want_dx, _updates: dy.reshape(x.shape)
 
     def _output_shape(self, input_shape: Shape) -> Shape:
         return (math.prod(input_shape),)

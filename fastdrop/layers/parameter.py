@@ -128,6 +128,12 @@ class Parameter:
         self._grad = self.checked("grad", grad)
 
     @property
+    def needs_grad(self) -> bool:
+        """Whether an update needs the gradient's array: a penalty enters there, or it holds something else than +0.0."""
+        grad = self._grad
+        return self.regularizer is not None or (grad is not None and bool(grad.view(f"u{grad.itemsize}").any()))
+
+    @property
     def trainable(self) -> bool:
         """Whether training changes it."""
         return self._trainable

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from fastdrop._types import Array
+from fastdrop.backends.base import Update
+from fastdrop.layers.parameter import Parameter
 from fastdrop.rng import Key
 
 if TYPE_CHECKING:
     from fastdrop.layers.base import AbstractLayer
 
-InnerBackward: TypeAlias = Callable[[Array, bool], Array | None]
-"""``dx = backward(dy, want_dx)``: adds into the parameters' gradients, and may return None where dx is not wanted.
+Updates: TypeAlias = dict[Parameter, Update]
+"""Updates that a backward pass may apply instead of adding a gradient: it removes those that it has applied."""
 
-Where there is nothing to train, it is only called for dx.
+InnerBackward: TypeAlias = Callable[[Array, bool, Updates], Array | None]
+"""``dx = backward(dy, want_dx, updates)``: adds into the parameters' gradients, or applies their updates.
+
+It may return None where dx is not wanted. Where there is nothing to train, it is only called for dx.
 """
 
 
@@ -66,12 +71,12 @@ def run_chain(steps: Sequence[Step], x: Array, pass_: Pass) -> tuple[Array, Inne
         if pass_.keep:
             backwards.append(step_backward)
 
-    def backward(dy: Array, want_dx: bool) -> Array | None:
+    def backward(dy: Array, want_dx: bool, updates: Updates) -> Array | None:
         first = 0 if want_dx else next((i for i, step in enumerate(steps) if step.trainable), len(steps))
         dx: Array | None = dy
         for i in range(len(backwards) - 1, first - 1, -1):
             assert dx is not None
-            dx = backwards[i](dx, want_dx or i > first)
+            dx = backwards[i](dx, want_dx or i > first, updates)
         return dx if want_dx else None
 
     return x, backward

@@ -10,7 +10,7 @@ from fastdrop import _validate
 from fastdrop._types import Array, Shape
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.chain import AbstractChain
-from fastdrop.layers.passes import InnerBackward, Pass, Step, run_chain
+from fastdrop.layers.passes import InnerBackward, Pass, Step, Updates, run_chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class ResidualStep:
         """Return (y, backward); ``dx = dy + df(dy)``."""
         fx, inner = run_chain(self.steps, x, pass_)
 
-        def backward(dy: Array, want_dx: bool) -> Array | None:
-            dfx = inner(dy, want_dx)
+        def backward(dy: Array, want_dx: bool, updates: Updates) -> Array | None:
+            dfx = inner(dy, want_dx, updates)
             return None if dfx is None else dy + dfx
 
         return x + fx, backward

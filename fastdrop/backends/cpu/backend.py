@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._types import ActivationKind, Array, MaskKind
-from fastdrop.backends.base import AbstractBackend, contiguous, needs_z, no_gradient
+from fastdrop._types import ActivationKind, Array, MaskKind, UpdateKind
+from fastdrop.backends.base import AbstractBackend, Update, contiguous, needs_z
 from fastdrop.backends.cpu import activations, dense, dropout, epilogue, losses, masks, softmax, updates
 from fastdrop.backends.cpu._jit import Kernel, max_scratch_threads
 from fastdrop.backends.cpu._scratch import Scratch
@@ -17,7 +17,8 @@ from fastdrop.mask import NO_OFFSETS, BoundMask
 from fastdrop.rng import Key
 
 LOSS_NANOSECONDS = 3.0
-UPDATE_NANOSECONDS = 0.3
+SUM_NANOSECONDS = 0.3
+UPDATE_NANOSECONDS: Final = {UpdateKind.SGD: 0.3, UpdateKind.MOMENTUM: 0.3, UpdateKind.NESTEROV: 0.3, UpdateKind.ADAM: 0.6}
 BACKWARD_FACTOR = 1.5
 """How much more the derivative of an activation costs than its value."""
 
@@ -32,6 +33,14 @@ def readable(array: Array) -> Array:
         array = array.view()
         array.flags.writeable = False
     return array
+
+
+def kernel_update(update: Update | None, like: Array) -> updates.KernelUpdate:
+    """Return an update as kernels take it; `like` has the parameter's axes and dtype."""
+    if update is None:
+        nothing = np.empty((0,) * like.ndim, like.dtype)
+        return updates.NO_UPDATE, nothing, nothing, nothing, nothing.reshape(-1)
+    return int(update.kind), *update[1:]
 
 
 class CpuBackend(AbstractBackend):
@@ -100,8 +109,9 @@ class CpuBackend(AbstractBackend):
         bias: Array | None = None,
         activation: ActivationKind = ActivationKind.LINEAR,
         y: Array | None = None,
+        update: Update | None = None,
     ) -> None:
-        """``c (+)= drop(op(a)) @ op(b) + bias``, ``y = drop(act(c))``; see `dense.product_kernel`."""
+        """``c (+)= drop(op(a)) @ op(b) + bias``, ``y = drop(act(c))``, or an update by c; see `dense.product_kernel`."""
         if c.size == 0:
             return
         dtype, take, threads = c.dtype, self._scratch.take, self._threads
@@ -118,7 +128,9 @@ class CpuBackend(AbstractBackend):
         bias = np.zeros(0, dtype) if bias is None else bias
         work = 2.0 * c.size * depth / dense.FLOPS_PER_NANOSECOND + c.size * activations.NANOSECONDS[activation]
         finish = (c if y is None else y, y is not None and y is not c, readable(bias), int(activation))
-        dense.product_kernel(work, readable(a), readable(b), c, form, tuple(at_once), a_drop, finish, c_drop, scratch)
+        dense.product_kernel(
+            work, readable(a), readable(b), c, form, tuple(at_once), a_drop, finish, c_drop, kernel_update(update, c), scratch
+        )
 
     def dense_forward(
         self,
@@ -157,21 +169,34 @@ class CpuBackend(AbstractBackend):
         input_mask: BoundMask | None,
         output_mask: BoundMask | None,
         want_dx: bool,
-        dweight: Array | None,
-        dbias: Array | None,
+        dweight: Array | Update | None,
+        dbias: Array | Update | None,
         accumulate: bool,
     ) -> Array | None:
         if output_mask is not None and output_mask.kind == MaskKind.DROP_ALL:
-            return no_gradient(x, want_dx, dweight, dbias, accumulate)
+            return self._no_gradient(x, want_dx, dweight, dbias, accumulate)
         dz = self._gradient(dy, y if z is None else z, activation, output_mask, dbias, accumulate)
         input_drop, no_drop = self._drop(input_mask, x.dtype), self._drop(None, x.dtype)
-        if dweight is not None:
+        dx = np.empty_like(x, order="C") if want_dx else None
+        if dx is not None:
+            self._product(dz, weight, dx, (False, dense.TRANSPOSED, False), a_drop=no_drop, c_drop=input_drop)
+        if isinstance(dweight, Update):
+            grad = self._scratch.take("gradient", weight.shape, weight.dtype)
+            self._product(x, dz, grad, (True, dense.PLAIN, False), a_drop=input_drop, c_drop=no_drop, update=dweight)
+        elif dweight is not None:
             self._product(x, dz, dweight, (True, dense.PLAIN, accumulate), a_drop=input_drop, c_drop=no_drop)
-        if not want_dx:
-            return None
-        dx = np.empty_like(x, order="C")
-        self._product(dz, weight, dx, (False, dense.TRANSPOSED, False), a_drop=no_drop, c_drop=input_drop)
         return dx
+
+    def _no_gradient(
+        self, x: Array, want_dx: bool, dweight: Array | Update | None, dbias: Array | Update | None, accumulate: bool
+    ) -> Array | None:
+        """Do what `dense_backward` does where the output mask drops everything."""
+        for target in (dweight, dbias):
+            if isinstance(target, Update):
+                self.update(target, np.zeros_like(target.value))
+            elif target is not None and not accumulate:
+                target.fill(0)
+        return np.zeros(x.shape, x.dtype) if want_dx else None
 
     def _gradient(
         self,
@@ -179,22 +204,34 @@ class CpuBackend(AbstractBackend):
         state: Array,
         activation: ActivationKind,
         mask: BoundMask | None,
-        dbias: Array | None,
+        dbias: Array | Update | None,
         accumulate: bool,
         out: Array | None = None,
     ) -> Array:
-        """Return dz, and fill dbias with its column sums; all (rows, columns)."""
+        """Return dz (rows, columns), and deliver its column sums to dbias."""
         if dbias is None and mask is None and activation == ActivationKind.LINEAR and out is None:
             return dy
         dz = np.empty(dy.shape, dy.dtype) if out is None else out
-        chunks = -(-dy.shape[0] // epilogue.CHUNK_ROWS) if dbias is not None else 0
-        partial = self._scratch.take("partial", (chunks, dy.shape[1]), dy.dtype)
-        raw, bits = self._decision_scratch()
+        rows, columns = dy.shape
+        chunks = -(-rows // epilogue.CHUNK_ROWS)
+        partial = self._scratch.take("partial", (chunks, columns), dy.dtype)
+        update = dbias if isinstance(dbias, Update) else None
+        width = 0 if dbias is None else columns
+        total = dbias if isinstance(dbias, np.ndarray) else self._scratch.take("bias", (width,), dy.dtype)
         work = dy.size * (activations.NANOSECONDS[activation] * BACKWARD_FACTOR + dropout.NANOSECONDS)
-        drop = self._drop(mask, dy.dtype)
-        epilogue.gradient_kernel(work, readable(dy), readable(state), dz, partial, int(activation), drop, raw, bits)
-        if dbias is not None:
-            epilogue.join_kernel(partial.size * UPDATE_NANOSECONDS, partial, dbias, accumulate)
+        epilogue.gradient_kernel(
+            work,
+            readable(dy),
+            readable(state),
+            dz,
+            partial,
+            int(activation),
+            self._drop(mask, dy.dtype),
+            total,
+            accumulate and update is None,
+            kernel_update(update, total),
+            *self._decision_scratch(),
+        )
         return dz
 
     # Activations
@@ -263,46 +300,16 @@ class CpuBackend(AbstractBackend):
 
     # Updates
 
-    def sgd_update(
-        self,
-        value: Array,
-        grad: Array,
-        velocity: Array | None,
-        learning_rate: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-    ) -> None:
-        number = value.dtype.type
-        rate, decay = number(learning_rate), number(weight_decay * learning_rate)
-        work, w, g = value.size * UPDATE_NANOSECONDS, value.reshape(-1), readable(grad).reshape(-1)
-        if velocity is None:
-            updates.sgd_kernel(work, w, g, rate, decay)
-        else:
-            updates.momentum_kernel(work, w, g, velocity.reshape(-1), rate, number(momentum), nesterov, decay)
-
-    def adam_update(
-        self,
-        value: Array,
-        grad: Array,
-        mean: Array,
-        variance: Array,
-        learning_rate: float,
-        step_size: float,
-        beta_1: float,
-        beta_2: float,
-        epsilon: float,
-        weight_decay: float,
-    ) -> None:
-        rates = np.array([step_size, 1 - beta_1, 1 - beta_2, epsilon, weight_decay * learning_rate], dtype=value.dtype)
-        arrays = value.reshape(-1), readable(grad).reshape(-1), mean.reshape(-1), variance.reshape(-1)
-        updates.adam_kernel(2 * value.size * UPDATE_NANOSECONDS, *arrays, readable(rates))
+    def update(self, update: Update, grad: Array) -> None:
+        kind, value, first, second, rates = update
+        rows = value.reshape(-1), readable(grad).reshape(-1), first.reshape(-1), second.reshape(-1)
+        updates.update_kernel(value.size * UPDATE_NANOSECONDS[kind], int(kind), *rows, rates)
 
     def sum_of_squares(self, x: Array) -> float:
         sums = np.zeros(-(-x.size // updates.CHUNK))
-        updates.square_sums_kernel(x.size * UPDATE_NANOSECONDS, readable(x).reshape(-1), sums)
+        updates.square_sums_kernel(x.size * SUM_NANOSECONDS, readable(x).reshape(-1), sums)
         return float(sums.sum())
 
     def limit_column_norms(self, weight: Array, max_value: float) -> None:
         norms = np.empty(weight.shape[1])
-        updates.limit_norms_kernel(2 * weight.size * UPDATE_NANOSECONDS, weight, norms, float(max_value))
+        updates.limit_norms_kernel(2 * weight.size * SUM_NANOSECONDS, weight, norms, float(max_value))

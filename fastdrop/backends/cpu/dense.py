@@ -36,6 +36,7 @@ from fastdrop.backends.cpu._tile import (
 from fastdrop.backends.cpu._vector import LANES, numba
 from fastdrop.backends.cpu.epilogue import Drop, Finish, drop_rows, drops, finish_rows
 from fastdrop.backends.cpu.masks import U64
+from fastdrop.backends.cpu.updates import NO_UPDATE, KernelUpdate, update_part
 
 prange = numba.prange
 
@@ -49,8 +50,8 @@ SLACK = LANES * (LANES + 1)
 """Elements after a packed panel that packing may overwrite."""
 STRIP_ROWS, STRIP_TILES = 8, 384 // MR
 """Part of a, as it lies in memory, that is masked and packed together where op(a) is its transpose."""
-LINE = max(STRIP_ROWS * STRIP_TILES, KC) * MR
-"""Elements of a thread's scratch for masked rows."""
+LINE = max(STRIP_ROWS * STRIP_TILES, KC, PANELS_AT_ONCE * NR) * MR
+"""Elements of a thread's scratch for masked rows, for sums of few rows, and for a row of tiles of a gradient."""
 SHARED_PACKING = 1 << 14
 """Elements of op(a) from which on the threads share the packing; less is packed by each for itself."""
 STREAM_ROWS = 16
@@ -196,14 +197,13 @@ def pack_panels(b: Array, transposed: bool, k0: int, kc: int, left: int, right: 
 
 @device
 def multiply(
-    a: Array, at: int, height: int, kc: int, b: Array, start: int, c: Array, i: int, left: int, right: int, accumulate: bool
+    a: Array, at: int, height: int, kc: int, b: Array, start: int, rows: int, columns: int, c: Array, to: int, stride: int,
+    accumulate: bool,
 ) -> None:  # fmt: skip
-    """Multiply a packed tile with packed panels, the first of which is that of column `left`, and put or add the result to c."""
-    rows, columns = c.shape
-    nr, depth, c_flat = tile_columns(c), padded(kc), c.reshape(c.size)
-    for j in range(left, right, nr):
-        panel = start + (j - left) * depth
-        tile_product(height, depth, a, at, b, panel, c_flat, i * columns + j, columns, rows - i, columns - j, accumulate)
+    """Multiply a packed tile with packed panels and put or add the result to a part of c, `stride` elements a row."""
+    nr, depth = tile_columns(c), padded(kc)
+    for j in range(0, columns, nr):
+        tile_product(height, depth, a, at, b, start + j * depth, c, to + j, stride, rows, columns - j, accumulate)
 
 
 @device
@@ -242,13 +242,15 @@ def stream(
 @device
 def multiply_rectangle(
     packed: Array, i0: int, tiles: int, part: Part, depths: tuple[int, int, int], b: Array, b_form: int, c: Array,
-    accumulate: bool, finish: Finish, drop: Drop, panels: Array, sums: Array, raw: Raw, bits: U64,
+    accumulate: bool, finish: Finish, drop: Drop, update: KernelUpdate, panels: Array, line: Array, raw: Raw, bits: U64,
 ) -> None:  # fmt: skip
     """Do all that there is to do for a part of c and depths base .. end - 1, of `depth` altogether."""
     low, high, first, last = part
     base, end, depth = depths
     rows, columns = c.shape
     nr = tile_columns(c)
+    c_flat = c.reshape(c.size)
+    updating = update[0] != NO_UPDATE
     streamed = rows <= STREAM_ROWS and b_form == PLAIN
     width = PANELS_AT_ONCE * (max(1, WIDE_ROWS // rows) if streamed else 1)
     for panel in range(first, last, width):
@@ -263,12 +265,18 @@ def multiply_rectangle(
             for tile in range(low, high):
                 i, at, adds = i0 + tile * MR, panel_start(tile, tiles, k0 - base, kc), accumulate or k0 > 0
                 stop, height = min(rows, i + MR), tile_height(rows - i)
+                target, to, stride = c_flat, i * columns + left, columns
                 if streamed:
-                    stream(packed, at, height, b, k0, kc, c, i, stop, left, right, adds, sums)
+                    stream(packed, at, height, b, k0, kc, c, i, stop, left, right, adds, line)
                 else:
-                    multiply(packed, at, height, kc, source, start, c, i, left, right, adds)
+                    if updating and depth <= KC:
+                        target, to, stride = line, 0, right - left
+                    multiply(packed, at, height, kc, source, start, stop - i, right - left, target, to, stride, adds)
                 if k0 + kc == depth:
-                    finish_rows(c, finish, drop, i, stop, left, right, raw, bits)
+                    if updating:
+                        update_part(update, i, stop, left, right, target, to, stride)
+                    else:
+                        finish_rows(c, finish, drop, i, stop, left, right, raw, bits)
 
 
 @kernel
@@ -281,13 +289,14 @@ def product_kernel(
     a_drop: Drop,
     finish: Finish,
     c_drop: Drop,
+    update: KernelUpdate,
     scratch: Scratch,
     threads: int,
 ) -> None:
-    """``c (+)= drop(op(a)) @ op(b)``, then what `finish` and c_drop say, see `finish_rows`.
+    """``c (+)= drop(op(a)) @ op(b)``, then what `finish` and c_drop say, see `finish_rows`; or else an update by c.
 
     form is (a transposed, what op(b) is, accumulate), at_once how many tiles of op(a), and how deep, are packed at a time.
-    a_drop's rows and columns are those of a as it lies in memory.
+    a_drop's rows and columns are those of a as it lies in memory. With an update, c is scratch, and may be left as it was.
     """
     a_transposed, b_form, accumulate = form
     tiles_at_once, depth_at_once = at_once
@@ -317,5 +326,5 @@ def product_kernel(
                     pack_tiles(a, a_transposed, a_drop, i0, low, high, tiles, base, end, own, lines[t], raws[t], all_bits[t])
                 multiply_rectangle(
                     own, i0, tiles, (low, high, first, last), (base, end, depth), b, b_form, c, accumulate, finish, c_drop,
-                    panels[t], lines[t], raws[t], all_bits[t],
+                    update, panels[t], lines[t], raws[t], all_bits[t],
                 )  # fmt: skip

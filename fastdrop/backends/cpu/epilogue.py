@@ -19,6 +19,7 @@ from fastdrop.backends.cpu._vector import WORD_BITS, numba
 from fastdrop.backends.cpu.activations import LINEAR, RELU, activate_row, gradient_row
 from fastdrop.backends.cpu.dropout import scale_kept_row
 from fastdrop.backends.cpu.masks import KEEP_ALL, KIND, U64, decide
+from fastdrop.backends.cpu.updates import NO_UPDATE, KernelUpdate, update_row
 
 prange = numba.prange
 
@@ -91,17 +92,23 @@ def gradient_kernel(
     partial: Array,
     activation: int,
     drop: Drop,
+    dbias: Array,
+    accumulate: bool,
+    update: KernelUpdate,
     raw: npt.NDArray[np.uint32],
     bits: U64,
     threads: int,
 ) -> None:
-    """Write dz, all (rows, columns), and the sum of each chunk of rows to partial (chunks, columns), unless that is empty."""
+    """Write dz, all (rows, columns), and ``dbias (+)= its sum over rows``, by which the bias is updated.
+
+    partial (chunks, columns) is scratch for the sums of each chunk of rows. Where dbias is empty, only dz is wanted.
+    """
     rows, columns = dy.shape
     across = (columns + CHUNK_COLUMNS - 1) // CHUNK_COLUMNS
     tasks = (rows + CHUNK_ROWS - 1) // CHUNK_ROWS * across
     plan, offsets, cutoffs, scale = drop
     masked = drops(drop) and activation != RELU
-    one = dy.dtype.type(1)
+    one, wanted = dy.dtype.type(1), len(dbias) > 0
     for t in prange(threads):
         for task in range(t * tasks // threads, (t + 1) * tasks // threads):
             chunk, low = task // across, task % across * CHUNK_COLUMNS
@@ -112,7 +119,7 @@ def gradient_kernel(
                 if masked:
                     decide(plan, offsets, cutoffs, i, 1, low, high - low, raw[t], bits[t])
                     scale_kept_row(row, row, bits[t], one)
-                if len(partial):
+                if wanted:
                     total = partial[chunk, low:high]
                     if i == chunk * CHUNK_ROWS:
                         for j in range(high - low):
@@ -120,19 +127,22 @@ def gradient_kernel(
                     else:
                         for j in range(high - low):
                             total[j] += row[j]
+    if wanted:
+        for t in prange(threads):
+            join_chunks(partial, t * columns // threads, (t + 1) * columns // threads, dbias, accumulate, update)
 
 
-@kernel
-def join_kernel(partial: Array, out: Array, accumulate: bool, threads: int) -> None:
-    """``out (+)= sum over chunks of partial``, chunk after chunk."""
-    columns = len(out)
-    for t in prange(threads):
-        low, high = t * columns // threads, (t + 1) * columns // threads
-        total = out[low:high]
-        if not accumulate:
-            for j in range(high - low):
-                total[j] = 0
-        for chunk in range(len(partial)):
-            part = partial[chunk, low:high]
-            for j in range(high - low):
-                total[j] += part[j]
+@device
+def join_chunks(partial: Array, low: int, high: int, out: Array, accumulate: bool, update: KernelUpdate) -> None:
+    """``out (+)= sum over chunks of partial``, chunk after chunk, for columns low .. high - 1; then the update by it."""
+    total = out[low:high]
+    if not accumulate:
+        for j in range(high - low):
+            total[j] = 0
+    for chunk in range(len(partial)):
+        part = partial[chunk, low:high]
+        for j in range(high - low):
+            total[j] += part[j]
+    kind, value, first, second, rates = update
+    if kind != NO_UPDATE:
+        update_row(kind, value[low:high], total, first[low:high], second[low:high], rates)

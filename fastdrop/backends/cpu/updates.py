@@ -7,17 +7,24 @@ taken in chunks of CHUNK elements that are joined in order.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._types import Array
+from fastdrop._types import Array, UpdateKind
 from fastdrop.backends.cpu._jit import device, kernel
 from fastdrop.backends.cpu._vector import numba
 from fastdrop.backends.formulas._formula import fma
 
 prange = numba.prange
+
+SGD, MOMENTUM, NESTEROV = int(UpdateKind.SGD), int(UpdateKind.MOMENTUM), int(UpdateKind.NESTEROV)
+
+NO_UPDATE = -1
+"""Kind of an update that does nothing."""
+KernelUpdate: TypeAlias = tuple[int, Array, Array, Array, Array]
+"""An `Update` as kernels take it: (kind, value, first, second, rates)."""
 
 CHUNK = 4096
 """Elements whose squares are added up one after the other: part of the definition of the result."""
@@ -25,49 +32,83 @@ NORM_EPSILON = 1e-7
 """Keras's epsilon, added to a norm before dividing by it."""
 
 
-@kernel
-def sgd_kernel(value: Array, grad: Array, learning_rate: Any, decay: Any, threads: int) -> None:
-    """``w = (w - w * decay) - lr * g``; decay is the product of decay and learning rate."""
-    n = len(value)
-    for t in prange(threads):
-        low, high = t * n // threads, (t + 1) * n // threads
-        w, g = value[low:high], grad[low:high]
-        for i in range(high - low):
-            w[i] = fma(-learning_rate, g[i], fma(-decay, w[i], w[i]))
+@device
+def cut(array: Array, row: int, left: int, right: int) -> Array:
+    """Return part of a row of a matrix; nothing of an empty one."""
+    return array[row, left:right] if array.size else array.reshape(array.size)
+
+
+@device
+def update_part(update: KernelUpdate, i: int, stop: int, left: int, right: int, grad: Array, at: int, stride: int) -> None:
+    """Update rows i .. stop - 1, columns left .. right - 1 of a matrix; grad holds their gradient, `stride` elements a row."""
+    kind, value, first, second, rates = update
+    zero = value.dtype.type(0)
+    for row in range(i, stop):
+        start = at + (row - i) * stride
+        g = grad[start : start + right - left]
+        for j in range(len(g)):
+            g[j] += zero  # as in an array of zeros to which it is added: -0.0 becomes +0.0
+        parts = cut(first, row, left, right), cut(second, row, left, right)
+        update_row(kind, value[row, left:right], g, parts[0], parts[1], rates)
+
+
+@device
+def update_row(kind: int, w: Array, g: Array, first: Array, second: Array, rates: Array) -> None:
+    """Update a row w of a parameter by its gradient g; the other arguments are those of an `Update`, cut like w."""
+    if kind == SGD:
+        sgd_row(w, g, rates)
+    elif kind == MOMENTUM:
+        momentum_row(w, g, first, rates)
+    elif kind == NESTEROV:
+        nesterov_row(w, g, first, rates)
+    else:
+        adam_row(w, g, first, second, rates)
+
+
+@device
+def sgd_row(w: Array, g: Array, rates: Array) -> None:
+    """``w = (w - w * decay) - lr * g``."""
+    rate, decay = rates[0], rates[1]
+    for i in range(len(w)):
+        w[i] = fma(-rate, g[i], fma(-decay, w[i], w[i]))
+
+
+@device
+def momentum_row(w: Array, g: Array, v: Array, rates: Array) -> None:
+    """``v = momentum * v - lr * g``; ``w = (w - w * decay) + v``."""
+    rate, decay, momentum = rates[0], rates[1], rates[2]
+    for i in range(len(w)):
+        v[i] = fma(momentum, v[i], -(rate * g[i]))
+        w[i] = fma(-decay, w[i], w[i]) + v[i]
+
+
+@device
+def nesterov_row(w: Array, g: Array, v: Array, rates: Array) -> None:
+    """``v = momentum * v - lr * g``; ``w = (w - w * decay) + (momentum * v - lr * g)``."""
+    rate, decay, momentum = rates[0], rates[1], rates[2]
+    for i in range(len(w)):
+        step = rate * g[i]
+        v[i] = fma(momentum, v[i], -step)
+        w[i] = fma(-decay, w[i], w[i]) + fma(momentum, v[i], -step)
+
+
+@device
+def adam_row(w: Array, g: Array, m: Array, s: Array, rates: Array) -> None:
+    """``m += (g - m) rest_1``; ``s += (g * g - s) rest_2``; ``w = (w - w * decay) - rate * m / (sqrt(s) + epsilon)``."""
+    rate, decay, rest_1, rest_2, epsilon = rates[0], rates[1], rates[2], rates[3], rates[4]
+    for i in range(len(w)):
+        m[i] = fma(g[i] - m[i], rest_1, m[i])
+        s[i] = fma(fma(g[i], g[i], -s[i]), rest_2, s[i])
+        w[i] = fma(-decay, w[i], w[i]) - rate * m[i] / (np.sqrt(s[i]) + epsilon)
 
 
 @kernel
-def momentum_kernel(
-    value: Array, grad: Array, velocity: Array, learning_rate: Any, momentum: Any, nesterov: bool, decay: Any, threads: int
-) -> None:
-    """``v = momentum * v - lr * g``; ``w += v``, or ``w += momentum * v - lr * g`` with Nesterov's rule."""
+def update_kernel(kind: int, value: Array, grad: Array, first: Array, second: Array, rates: Array, threads: int) -> None:
+    """Update a parameter by its gradient, all as one row; see `update_row`."""
     n = len(value)
     for t in prange(threads):
         low, high = t * n // threads, (t + 1) * n // threads
-        w, g, v = value[low:high], grad[low:high], velocity[low:high]
-        if nesterov:
-            for i in range(high - low):
-                step = learning_rate * g[i]
-                v[i] = fma(momentum, v[i], -step)
-                w[i] = fma(-decay, w[i], w[i]) + fma(momentum, v[i], -step)
-        else:
-            for i in range(high - low):
-                v[i] = fma(momentum, v[i], -(learning_rate * g[i]))
-                w[i] = fma(-decay, w[i], w[i]) + v[i]
-
-
-@kernel
-def adam_kernel(value: Array, grad: Array, mean: Array, variance: Array, rates: Array, threads: int) -> None:
-    """Adam; rates holds (step size, 1 - beta_1, 1 - beta_2, epsilon, decay times learning rate)."""
-    n = len(value)
-    step_size, rest_1, rest_2, epsilon, decay = rates[0], rates[1], rates[2], rates[3], rates[4]
-    for t in prange(threads):
-        low, high = t * n // threads, (t + 1) * n // threads
-        w, g, m, v = value[low:high], grad[low:high], mean[low:high], variance[low:high]
-        for i in range(high - low):
-            m[i] = fma(g[i] - m[i], rest_1, m[i])
-            v[i] = fma(fma(g[i], g[i], -v[i]), rest_2, v[i])
-            w[i] = fma(-decay, w[i], w[i]) - step_size * m[i] / (np.sqrt(v[i]) + epsilon)
+        update_row(kind, value[low:high], grad[low:high], first[low:high], second[low:high], rates)
 
 
 @kernel

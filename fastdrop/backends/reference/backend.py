@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdrop._types import ActivationKind, Array
-from fastdrop.backends.base import AbstractBackend
+from fastdrop.backends.base import AbstractBackend, Update
 from fastdrop.backends.reference import activations, dense, dropout, losses, masks, softmax, updates
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
@@ -63,8 +63,8 @@ class ReferenceBackend(AbstractBackend):
         input_mask: BoundMask | None,
         output_mask: BoundMask | None,
         want_dx: bool,
-        dweight: Array | None,
-        dbias: Array | None,
+        dweight: Array | Update | None,
+        dbias: Array | Update | None,
         accumulate: bool,
     ) -> Array | None:
         """See `AbstractBackend.dense_backward`."""
@@ -104,34 +104,9 @@ class ReferenceBackend(AbstractBackend):
         """See `AbstractBackend.mean_squared_error`."""
         return losses.mean_squared_error(predictions, labels, weights, normalizer)
 
-    def sgd_update(
-        self,
-        value: Array,
-        grad: Array,
-        velocity: Array | None,
-        learning_rate: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-    ) -> None:
-        """See `AbstractBackend.sgd_update`."""
-        updates.sgd_update(value, grad, velocity, learning_rate, momentum, nesterov, weight_decay)
-
-    def adam_update(
-        self,
-        value: Array,
-        grad: Array,
-        mean: Array,
-        variance: Array,
-        learning_rate: float,
-        step_size: float,
-        beta_1: float,
-        beta_2: float,
-        epsilon: float,
-        weight_decay: float,
-    ) -> None:
-        """See `AbstractBackend.adam_update`."""
-        updates.adam_update(value, grad, mean, variance, learning_rate, step_size, beta_1, beta_2, epsilon, weight_decay)
+    def update(self, update: Update, grad: Array) -> None:
+        """See `AbstractBackend.update`."""
+        updates.update(update, grad)
 
     def sum_of_squares(self, x: Array) -> float:
         """See `AbstractBackend.sum_of_squares`."""

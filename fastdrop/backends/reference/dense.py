@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from fastdrop._types import ActivationKind, Array, MaskKind
-from fastdrop.backends.base import needs_z, no_gradient
+from fastdrop.backends.base import Update, needs_z
 from fastdrop.backends.reference._arrays import deliver
 from fastdrop.backends.reference.activations import activation_backward, activation_forward
 from fastdrop.backends.reference.dropout import apply_mask
+from fastdrop.backends.reference.updates import update
 from fastdrop.mask import BoundMask
 
 
@@ -45,17 +46,26 @@ def dense_backward(
     input_mask: BoundMask | None,
     output_mask: BoundMask | None,
     want_dx: bool,
-    dweight: Array | None,
-    dbias: Array | None,
+    dweight: Array | Update | None,
+    dbias: Array | Update | None,
     accumulate: bool,
 ) -> Array | None:
-    """Fill `dweight` and `dbias` where wanted, and return dx where wanted."""
+    """Deliver the gradients of weight and bias where wanted, and return dx where wanted."""
     if output_mask is not None and output_mask.kind == MaskKind.DROP_ALL:
-        return no_gradient(x, want_dx, dweight, dbias, accumulate)
+        _deliver(np.zeros_like(weight), dweight, accumulate)
+        _deliver(np.zeros(weight.shape[1], weight.dtype), dbias, accumulate)
+        return np.zeros(x.shape, x.dtype) if want_dx else None
     dz = apply_mask(activation_backward(dy, y if z is None else z, activation), output_mask)
     with np.errstate(all="ignore"):
-        if dbias is not None:
-            dbias[...] = dz.sum(axis=0) + (dbias if accumulate else 0)
-        if dweight is not None:
-            dweight[...] = apply_mask(x, input_mask).T @ dz + (dweight if accumulate else 0)
-        return np.ascontiguousarray(apply_mask(dz @ weight.T, input_mask)) if want_dx else None
+        dx = np.ascontiguousarray(apply_mask(dz @ weight.T, input_mask)) if want_dx else None
+        _deliver(apply_mask(x, input_mask).T @ dz, dweight, accumulate)
+        _deliver(dz.sum(axis=0), dbias, accumulate)
+    return dx
+
+
+def _deliver(gradient: Array, target: Array | Update | None, accumulate: bool) -> None:
+    """Put a parameter's gradient where it goes: into an array, or to an update, as if added into an array of +0.0."""
+    if isinstance(target, Update):
+        update(target, np.zeros_like(gradient) + gradient)
+    elif target is not None:
+        target[...] = gradient + (target if accumulate else 0)

@@ -4,55 +4,36 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdrop._types import Array
+from fastdrop._types import Array, UpdateKind
+from fastdrop.backends.base import Update
 
 NORM_EPSILON = 1e-7
 """Keeps the norm's inverse finite (Keras's epsilon)."""
 
 
-def sgd_update(
-    value: Array,
-    grad: Array,
-    velocity: Array | None,
-    learning_rate: float,
-    momentum: float,
-    nesterov: bool,
-    weight_decay: float,
-) -> None:
-    """``w -= w * decay * lr``; ``v = momentum * v - lr * g``; ``w += v``, or with Nesterov ``w += momentum * v - lr * g``."""
-    with np.errstate(all="ignore"):
-        if weight_decay:
-            value -= value * weight_decay * learning_rate
-        if velocity is None:
-            value -= learning_rate * grad
-            return
-        velocity[...] = momentum * velocity - learning_rate * grad
-        value += momentum * velocity - learning_rate * grad if nesterov else velocity
+def update(update: Update, grad: Array) -> None:
+    """Do what `update` says, in place.
 
-
-def adam_update(
-    value: Array,
-    grad: Array,
-    mean: Array,
-    variance: Array,
-    learning_rate: float,
-    step_size: float,
-    beta_1: float,
-    beta_2: float,
-    epsilon: float,
-    weight_decay: float,
-) -> None:
-    """Adam with decoupled decay: ``w -= w * decay * lr``, then the update.
-
-    ``m += (g - m)(1 - beta_1)``; ``v += (g*g - v)(1 - beta_2)``; ``w -= step_size * m / (sqrt(v) + epsilon)``.
-    Source: Kingma and Ba 2015, end of section 2; decoupled decay: Loshchilov and Hutter 2019, algorithm 2.
+    Source: Sutskever et al. 2013 (momentum); Kingma and Ba 2015, end of section 2; decoupled decay: Loshchilov and Hutter 2019,
+    algorithm 2.
     """
+    kind, value, first, second, rates = update
+    rate, decay = rates[:2]
     with np.errstate(all="ignore"):
-        if weight_decay:
-            value -= value * weight_decay * learning_rate
-        mean += (grad - mean) * (1 - beta_1)
-        variance += (grad * grad - variance) * (1 - beta_2)
-        value -= step_size * mean / (np.sqrt(variance) + epsilon)
+        value -= value * decay
+        match kind:
+            case UpdateKind.SGD:
+                value -= rate * grad
+            case UpdateKind.MOMENTUM:
+                first[...] = rates[2] * first - rate * grad
+                value += first
+            case UpdateKind.NESTEROV:
+                first[...] = rates[2] * first - rate * grad
+                value += rates[2] * first - rate * grad
+            case UpdateKind.ADAM:
+                first += (grad - first) * rates[2]
+                second += (grad * grad - second) * rates[3]
+                value -= rate * first / (np.sqrt(second) + rates[4])
 
 
 def sum_of_squares(x: Array) -> float:
