@@ -123,6 +123,12 @@ def test_special_values(backend: AbstractBackend, kind: ActivationKind, dtype: n
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_tanh_is_odd(backend: AbstractBackend, dtype: np.dtype) -> None:
+    z = _points(dtype)
+    assert_same_bits(backend.activation_forward(-z, ActivationKind.TANH), -backend.activation_forward(z, ActivationKind.TANH))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_nan_stays_nan(backend: AbstractBackend, kind: ActivationKind, dtype: np.dtype) -> None:
     z = np.tile(np.array([NAN, 1.0], dtype), 13)

@@ -200,12 +200,13 @@ def test_zero_weights_and_empty_batches(backend: AbstractBackend, name: str) -> 
     assert (loss, gradient.shape) == (0.0, (0, 3))
 
 
+@pytest.mark.parametrize("rows", [13, 1300])
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_parts_of_a_batch_sum_to_the_whole(backend: AbstractBackend, name: str) -> None:
+def test_parts_of_a_batch_sum_to_the_whole(backend: AbstractBackend, name: str, rows: int) -> None:
     """With the whole batch's normalizer: gradients bit for bit, the loss to rounding of binary64."""
-    outputs, targets = _outputs(name, 10, (13, 7), np.float32), _soft_targets(11, (13, 7), np.float32)
-    loss, gradient = getattr(backend, name)(outputs, targets, None, 13.0)
-    parts = [getattr(backend, name)(outputs[a:b], targets[a:b], None, 13.0) for a, b in ((0, 5), (5, 13))]
+    outputs, targets = _outputs(name, 10, (rows, 7), np.float32), _soft_targets(11, (rows, 7), np.float32)
+    loss, gradient = getattr(backend, name)(outputs, targets, None, float(rows))
+    parts = [getattr(backend, name)(outputs[a:b], targets[a:b], None, float(rows)) for a, b in ((0, 5), (5, rows))]
     assert sum(part for part, _ in parts) == pytest.approx(loss, rel=1e-14)
     assert_same_bits(np.concatenate([part for _, part in parts]), gradient)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import platform
 import re
 
+import numpy as np
 import pytest
+from strategies import DTYPES
 from subprocesses import run
 
 from fastdrop._config import load_numba
+from fastdrop.backends.formulas import activations
 
-load_numba()
+numba = load_numba()
 from llvmlite import binding  # noqa: E402
 
 FEATURES = binding.get_host_cpu_features()
@@ -87,3 +90,22 @@ def test_the_micro_kernel_keeps_its_tile_in_registers() -> None:
     inner = [block for block in blocks(run(code, FASTDROP_CACHE="0")) if count(block, r"vfmadd\w+ps.*[yz]mm") >= 40]
     assert inner, "no unrolled loop of multiply-adds"
     assert all(count(block, r"vmovu?p?s?\s+%[yz]mm\d+, .*\(%rsp") == 0 for block in inner)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["gelu", "gelu_grad", "silu_grad", "tanh", "sigmoid_grad", "softplus"])
+def test_activations_are_vectorised(name: str, dtype: np.dtype) -> None:
+    """A loop over an activation multiplies, adds and divides vectors, and calls nothing."""
+    formula = getattr(activations, name)
+
+    def loop(z, y):  # type: ignore[no-untyped-def]
+        for j in range(len(z)):
+            y[j] = formula(z[j])
+
+    compiled = numba.njit(error_model="numpy")(loop)
+    compiled(np.ones(3, dtype), np.ones(3, dtype))
+    found = blocks(compiled.inspect_asm(compiled.signatures[0]))
+    vectors = [block for block in found if count(block, r"vfn?m\w+p[sd]\s.*[yz]mm") >= 6 and JUMP.match(block[-1])]
+    assert vectors, "no loop of vector multiply-adds"
+    assert all(count(block, r"vdivp[sd]\s.*[yz]mm") for block in vectors)
+    assert all(count(block, r"\bcall") == 0 for block in vectors)

@@ -90,7 +90,7 @@ def test_a_shift_of_the_row_changes_nothing(backend: AbstractBackend, shift: flo
 
 
 def test_rows_do_not_depend_on_one_another(backend: AbstractBackend) -> None:
-    x = random_array(7, (67, 33))
+    x = random_array(7, (300, 33))
     y = backend.softmax_forward(x)
-    for row in (0, 1, 33, 66):
+    for row in (0, 1, 123, 124, 248, 299):
         assert_same_bits(backend.softmax_forward(x[row : row + 1].copy()), y[row : row + 1])

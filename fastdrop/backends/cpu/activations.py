@@ -17,7 +17,7 @@ LINEAR, RELU, LEAKY_RELU = int(ActivationKind.LINEAR), int(ActivationKind.RELU),
 SIGMOID, TANH, GELU = int(ActivationKind.SIGMOID), int(ActivationKind.TANH), int(ActivationKind.GELU)
 SILU, SELU, SOFTPLUS = int(ActivationKind.SILU), int(ActivationKind.SELU), int(ActivationKind.SOFTPLUS)
 
-NANOSECONDS = (0.1, 0.1, 0.15, 0.4, 0.5, 0.9, 0.5, 0.4, 0.6, 0.1)
+NANOSECONDS = (0.1, 0.1, 0.1, 0.25, 0.3, 0.5, 0.3, 0.25, 0.4, 0.1)
 """Estimated cost of an element by activation, a little less than measured."""
 
 PIECE = 2048

@@ -16,8 +16,8 @@ from fastdrop.backends.cpu._vector import WORD_BITS
 from fastdrop.mask import NO_OFFSETS, BoundMask
 from fastdrop.rng import Key
 
-LOSS_NANOSECONDS = 3.0
-SUM_NANOSECONDS = 0.3
+LOSS_NANOSECONDS = 1.5
+SUM_NANOSECONDS = 0.1
 UPDATE_NANOSECONDS: Final = {UpdateKind.SGD: 0.3, UpdateKind.MOMENTUM: 0.3, UpdateKind.NESTEROV: 0.3, UpdateKind.ADAM: 0.6}
 BACKWARD_FACTOR = 1.5
 """How much more the derivative of an activation costs than its value."""

@@ -1,7 +1,7 @@
 """Updates of parameters, in place, and what goes with them; formulas in `backends.base`, as Keras has them.
 
 Arrays are one-dimensional views; elements are independent, so that threads do not show in the result. Sums of squares are
-taken in chunks of CHUNK elements that are joined in order.
+taken by columns, four rows at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NO_UPDATE = -1
 KernelUpdate: TypeAlias = tuple[int, Array, Array, Array, Array]
 """An `Update` as kernels take it: (kind, value, first, second, rates)."""
 
-CHUNK = 4096
+CHUNK = 1024
 """Elements whose squares are added up one after the other: part of the definition of the result."""
 NORM_EPSILON = 1e-7
 """Keras's epsilon, added to a norm before dividing by it."""
@@ -111,41 +111,44 @@ def update_kernel(kind: int, value: Array, grad: Array, first: Array, second: Ar
         update_row(kind, value[low:high], grad[low:high], first[low:high], second[low:high], rates)
 
 
+@device
+def column_squares(matrix: Array, low: int, sums: npt.NDArray[np.float64]) -> None:
+    """Write to sums the sum of squares of each column from `low` on, in binary64, four rows at a time."""
+    rows, high = len(matrix), low + len(sums)
+    fours = rows // 4 * 4
+    sums[:] = 0.0
+    for i in range(0, fours, 4):
+        a, b, c, d = matrix[i, low:high], matrix[i + 1, low:high], matrix[i + 2, low:high], matrix[i + 3, low:high]
+        for j in range(high - low):
+            w, x, y, z = np.float64(a[j]), np.float64(b[j]), np.float64(c[j]), np.float64(d[j])
+            sums[j] += fma(w, w, x * x) + fma(y, y, z * z)
+    for i in range(fours, rows):
+        row = matrix[i, low:high]
+        for j in range(high - low):
+            sums[j] += np.float64(row[j]) * np.float64(row[j])
+
+
 @kernel
 def square_sums_kernel(x: Array, sums: npt.NDArray[np.float64], threads: int) -> None:
-    """Write the sum of squares of each chunk of x, in binary64."""
-    chunks = len(sums)
+    """Write to each of the sums that of the squares of every len(sums)-th element of x, at most CHUNK of them."""
+    columns = len(sums)
+    rows = len(x) // max(columns, 1)
+    matrix, rest = x[: rows * columns].reshape(rows, columns), x[rows * columns :]
     for t in prange(threads):
-        for chunk in range(t * chunks // threads, (t + 1) * chunks // threads):
-            total = 0.0
-            for i in range(chunk * CHUNK, min(len(x), (chunk + 1) * CHUNK)):
-                total += np.float64(x[i]) * np.float64(x[i])
-            sums[chunk] = total
-
-
-@device
-def add_squares(rows: Array, sums: npt.NDArray[np.float64]) -> None:
-    """Add the squares of four rows of one length to sums, element by element, in binary64."""
-    a, b, c, d = rows[0], rows[1], rows[2], rows[3]
-    for j in range(len(sums)):
-        w, x, y, z = np.float64(a[j]), np.float64(b[j]), np.float64(c[j]), np.float64(d[j])
-        sums[j] += fma(w, w, x * x) + fma(y, y, z * z)
+        low, high = t * columns // threads, (t + 1) * columns // threads
+        column_squares(matrix, low, sums[low:high])
+        for j in range(low, min(high, len(rest))):
+            sums[j] += np.float64(rest[j]) * np.float64(rest[j])
 
 
 @kernel
 def limit_norms_kernel(weight: Array, norms: npt.NDArray[np.float64], max_value: float, threads: int) -> None:
     """Scale columns of weight whose norm exceeds max_value; norms is scratch, one number a column."""
     rows, columns = weight.shape
-    fours = rows // 4 * 4
     for t in prange(threads):
         low, high = t * columns // threads, (t + 1) * columns // threads
         factors = norms[low:high]
-        factors[:] = 0.0
-        for i in range(0, fours, 4):
-            add_squares(weight[i : i + 4, low:high], factors)
-        for i in range(fours, rows):
-            for j in range(high - low):
-                factors[j] += np.float64(weight[i, low + j]) * np.float64(weight[i, low + j])
+        column_squares(weight, low, factors)
         exceeded = 0
         for j in range(high - low):
             norm = math.sqrt(factors[j])

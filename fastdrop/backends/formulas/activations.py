@@ -1,85 +1,88 @@
 """Activations and their derivatives as scalar formulas, for float32 and float64.
 
 Notation: z is the pre-activation, ``f`` the function, ``f_grad`` its derivative at z (the derivative of the input, never of
-the output). Formulas are written so that neither overflow nor cancellation costs accuracy:
+the output); Q(a) is the upper tail of the normal or logistic distribution at ``a = |z|``, q(a) the density there. Formulas are
+written so that neither overflow nor cancellation costs accuracy, with one division each:
 
 - sigmoid: ``e = exp(-|z|)``; 1 / (1 + e) or e / (1 + e); derivative ``e / (1 + e)**2``
-- tanh: ``t = expm1(-2 |z|)``; ``-t / (2 + t)`` with the sign of z; derivative ``4 e / (1 + e)**2``, ``e = exp(-2 |z|)``
-- gelu: ``z Phi(z)``, ``Phi(z) = erfc(-z / sqrt 2) / 2``; derivative ``Phi(z) + z exp(-z**2 / 2) / sqrt(2 pi)``
-- silu: ``z s``; derivative ``s (1 + z (1 - s))``, s the sigmoid
+- tanh: ``t = expm1(-2 |z|)``; ``-t / (2 + t)`` with the sign of z; derivative 4 sigmoid'(2 z)
+- gelu (normal) and silu (logistic): z times the distribution function, ``max(z, 0) - a Q``; derivative d or 1 - d,
+  ``d = Q - a q``
 - selu: scale * (z or alpha * expm1(z)); derivative scale or scale * alpha * exp(z)
 - softplus: ``max(z, 0) + log1p(exp(-|z|))``; derivative the sigmoid
 """
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 from typing import Any
 
-from fastdrop.backends.formulas._formula import by_dtype, fma, formula, select
+import numpy as np
+
+from fastdrop.backends.formulas._formula import bits_of, by_dtype, fma, formula, from_bits, select
 from fastdrop.backends.formulas.elementary import DOUBLE, SINGLE
 
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
 """Fixed point (mean 0, variance 1) of Klambauer et al. 2017, equation 14."""
-SATURATED = 1000.0
-"""Beyond +-SATURATED the sigmoid, the normal distribution function and its density are 0 or 1 in both dtypes."""
 
 
 def _make(f: SimpleNamespace) -> SimpleNamespace:
     """Compile the activations of one dtype from its elementary functions."""
-    zero, one, two, number = f.zero, f.one, f.two, f.number
-    exp, expm1, log1p, normal_tail, sigmoid_parts = f.exp, f.expm1, f.log1p, f.normal_tail, f.sigmoid_parts
-    inverse_sqrt_two_pi = number(1.0 / math.sqrt(2.0 * math.pi))
-    bound, four, scale, scale_alpha = number(SATURATED), number(4.0), number(SELU_SCALE), number(SELU_SCALE * SELU_ALPHA)
+    zero, one, two, number, integer = f.zero, f.one, f.two, f.number, f.integer
+    exp, expm1, log1p, normal_tail, logistic_parts = f.exp, f.expm1, f.log1p, f.normal_tail, f.logistic_parts
+    four, scale, scale_alpha = number(4.0), number(SELU_SCALE), number(SELU_SCALE * SELU_ALPHA)
+    sign = integer(np.iinfo(integer).min)
+
+    @formula
+    def copysign(size: Any, z: Any) -> Any:
+        return from_bits(integer(integer(bits_of(size) & ~sign) | integer(bits_of(z) & sign)))
 
     @formula
     def sigmoid(z: Any) -> Any:
-        e, total = sigmoid_parts(z)
-        return select(z >= zero, one, e) / total
+        _, e, total = logistic_parts(z)
+        return select(z < zero, e, one) / total
 
     @formula
     def sigmoid_grad(z: Any) -> Any:
-        e, total = sigmoid_parts(z)
+        _, e, total = logistic_parts(z)
         return e / (total * total)
 
     @formula
     def tanh(z: Any) -> Any:
         t = expm1(-two * abs(z))
-        size = -t / (two + t)
-        return select(z < zero, -size, select(z == zero, z, size))
+        return copysign(t / (two + t), z)
 
     @formula
     def tanh_grad(z: Any) -> Any:
-        e, total = sigmoid_parts(two * z)
-        return four * e / (total * total)
+        return four * sigmoid_grad(two * z)
 
     @formula
-    def bounded(z: Any) -> Any:
-        """Return z cut to where its factor is exactly 0 beyond, because 0 * inf is NaN."""
-        return select(z > bound, bound, select(z < -bound, -bound, z))
+    def logistic_tail(z: Any) -> Any:
+        """Return (a, Q(a), q(a)) of the logistic distribution; a is |z|, cut where both are 0."""
+        a, e, total = logistic_parts(z)
+        inverse = one / total
+        tail = e * inverse
+        return a, tail, tail * inverse
 
-    @formula
-    def gelu(z: Any) -> Any:
-        tail, _ = normal_tail(z)
-        return select(z < zero, bounded(z), z) * select(z < zero, tail, one - tail)
+    def gated(tail_of: Any) -> tuple[Any, Any]:
+        """Make z times a distribution function, and its derivative."""
 
-    @formula
-    def gelu_grad(z: Any) -> Any:
-        tail, gauss = normal_tail(z)
-        return fma(bounded(z) * inverse_sqrt_two_pi, gauss, select(z < zero, tail, one - tail))
+        @formula
+        def value(z: Any) -> Any:
+            a, tail, _ = tail_of(z)
+            return fma(-a, tail, select(z <= zero, zero, z))
 
-    @formula
-    def silu(z: Any) -> Any:
-        return select(z < zero, bounded(z), z) * sigmoid(z)
+        @formula
+        def grad(z: Any) -> Any:
+            a, tail, density = tail_of(z)
+            d = fma(-a, density, tail)
+            return select(z < zero, d, one - d)
 
-    @formula
-    def silu_grad(z: Any) -> Any:
-        e, total = sigmoid_parts(z)
-        s = select(z >= zero, one, e) / total
-        rest = select(z >= zero, e, one) / total
-        return s * fma(bounded(z), rest, one)
+        return value, grad
+
+    gelu, gelu_grad = gated(normal_tail)
+    silu, silu_grad = gated(logistic_tail)
 
     @formula
     def selu(z: Any) -> Any:
