@@ -7,32 +7,41 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._types import ActivationKind, Array, MaskKind, UpdateKind
+from fastdrop._types import FLOAT_DTYPES, ActivationKind, Array, MaskKind
 from fastdrop.backends.base import AbstractBackend, Update, contiguous, needs_z
 from fastdrop.backends.cpu import activations, dense, dropout, epilogue, losses, masks, softmax, updates
 from fastdrop.backends.cpu._jit import Kernel, max_scratch_threads
 from fastdrop.backends.cpu._scratch import Scratch
 from fastdrop.backends.cpu._vector import MR, NR, WORD_BITS
 from fastdrop.mask import NO_OFFSETS, BoundMask
-from fastdrop.rng import Key
+from fastdrop.rng import MASK32, Key
 
 LOSS_NANOSECONDS = 3.0
 SUM_NANOSECONDS = 0.3
-UPDATE_NANOSECONDS: Final = {UpdateKind.SGD: 0.3, UpdateKind.MOMENTUM: 0.3, UpdateKind.NESTEROV: 0.3, UpdateKind.ADAM: 0.6}
+UPDATE_NANOSECONDS = (0.3, 0.3, 0.3, 0.6)
+"""Estimated cost of an element by `UpdateKind`."""
 BACKWARD_FACTOR = 1.5
 """How much more the derivative of an activation costs than its value."""
-
-NO_PLAN: Final = np.zeros(masks.PLAN_SIZE, dtype=np.uint64)
-NO_LABELS: Final = np.zeros(0, dtype=np.int64)
 
 
 def readable(array: Array) -> Array:
     """Return the array as kernels take inputs: C-contiguous, aligned, a read-only view; copied only if it must be."""
-    array = contiguous(array)
-    if array.flags.writeable:
-        array = array.view()
-        array.flags.writeable = False
+    flags = array.flags
+    if not flags.carray:
+        array = contiguous(array)
+        if not array.flags.writeable:
+            return array
+    array = array.view()
+    array.setflags(False)  # type: ignore[call-arg]  # a keyword would double the cost of this function
     return array
+
+
+NO_PLAN: Final = np.zeros(masks.PLAN_SIZE, dtype=np.uint64)
+NO_DROP: Final = {dtype: (NO_PLAN, NO_OFFSETS, masks.NO_CUTOFFS, dtype.type(1)) for dtype in FLOAT_DTYPES}
+NO_BIAS: Final = {dtype: readable(np.zeros(0, dtype)) for dtype in FLOAT_DTYPES}
+NO_TARGETS: Final = {dtype: readable(np.zeros((0, 0), dtype)) for dtype in FLOAT_DTYPES}
+NO_LABELS: Final = readable(np.zeros(0, dtype=np.int64))
+"""What kernels are given where there is none."""
 
 
 class CpuBackend(AbstractBackend):
@@ -53,8 +62,21 @@ class CpuBackend(AbstractBackend):
     def _drop(self, mask: BoundMask | None, dtype: np.dtype[Any]) -> epilogue.Drop:
         """Return (plan, offsets, cutoffs, scale) of a mask; None keeps all."""
         if mask is None:
-            return NO_PLAN, NO_OFFSETS, masks.NO_CUTOFFS, dtype.type(1)
-        return *masks.make_plan(mask, self._threads), dtype.type(mask.scale)
+            return NO_DROP[dtype]
+        drop: epilogue.Drop | None = mask.prepared
+        if drop is None or drop[3].dtype != dtype:
+            drop = mask.prepared = self._prepare(mask, dtype)
+        return drop
+
+    def _prepare(self, mask: BoundMask, dtype: np.dtype[Any]) -> epilogue.Drop:
+        """Return what `_drop` does; only the key differs from the mask's origin, except where cutoffs depend on it."""
+        if mask.origin is None or mask.kind == MaskKind.FIXED_COUNT:
+            return *masks.make_plan(mask, self._threads), dtype.type(mask.scale)
+        plan, offsets, cutoffs, scale = self._drop(mask.origin, dtype)
+        key, plan = mask.key, plan.copy()
+        plan[masks.KEY_0], plan[masks.KEY_1] = key.seed & MASK32, key.seed >> 32
+        plan[masks.STREAM], plan[masks.STEP] = key.stream, key.step
+        return plan, offsets, cutoffs, scale
 
     # Random words and decisions
 
@@ -89,6 +111,16 @@ class CpuBackend(AbstractBackend):
 
     # Dense
 
+    def _product_scratch(self, dtype: np.dtype[Any]) -> dense.Scratch:
+        """Return the scratch of `dense.product_kernel`; pages that are not used take no memory."""
+        scratch = self._scratch.products.get(dtype)
+        if scratch is None:
+            packed = dense.packed_size(dense.ROWS_AT_ONCE, dense.DEPTH_AT_ONCE)
+            sizes = (packed,), *((self._threads, size) for size in (dense.KC * NR, MR * NR, dense.LINE))
+            packed_rows, panels, edges, lines = (np.empty(size, dtype) for size in sizes)
+            scratch = self._scratch.products[dtype] = packed_rows, panels, edges, lines, *self._decision_scratch()
+        return scratch
+
     def _product(
         self,
         a: Array,
@@ -105,20 +137,9 @@ class CpuBackend(AbstractBackend):
         """``c (+)= drop(op(a)) @ op(b) + bias``, ``y = drop(act(c))``; see `dense.product_kernel`."""
         if c.size == 0:
             return
-        dtype, take, threads = c.dtype, self._scratch.take, self._threads
         depth = a.shape[0] if form[0] else a.shape[1]
         if depth == 0 and not form[2]:
             c[...] = 0
-        raw, bits = self._decision_scratch()
-        scratch = (
-            take("packed", (dense.packed_size(c.shape[0], depth),), dtype),
-            take("panel", (threads, dense.KC * NR), dtype),
-            take("edge", (threads, MR * NR), dtype),
-            take("line", (threads, dense.LINE), dtype),
-            raw,
-            bits,
-        )
-        bias = np.zeros(0, dtype) if bias is None else bias
         work = 2.0 * c.size * depth / dense.FLOPS_PER_NANOSECOND + c.size * activations.NANOSECONDS[activation]
         dense.product_kernel(
             work,
@@ -128,10 +149,10 @@ class CpuBackend(AbstractBackend):
             c if y is None else y,
             form,
             a_drop,
-            readable(bias),
+            NO_BIAS[c.dtype] if bias is None else readable(bias),
             int(activation),
             c_drop,
-            scratch,
+            self._product_scratch(c.dtype),
         )
 
     def dense_forward(
@@ -266,12 +287,12 @@ class CpuBackend(AbstractBackend):
         grad = np.empty(outputs.shape, outputs.dtype)
         row_losses = np.zeros(rows)
         if outputs.size:
-            factors = np.full(rows, 1.0 / normalizer) if weights is None else weights / normalizer
-            classes = labels.ndim == 1
-            targets = np.zeros((0, outputs.shape[1]), outputs.dtype) if classes else labels
-            arguments = (readable(labels if classes else NO_LABELS), readable(targets), readable(factors), grad, row_losses)
-            kernel(outputs.size * LOSS_NANOSECONDS, readable(outputs), *arguments)
-        return float(row_losses.sum()), grad
+            factors = np.empty(rows) if weights is None else weights / normalizer
+            if weights is None:
+                factors.fill(1.0 / normalizer)
+            goals = (readable(labels), NO_TARGETS[outputs.dtype]) if labels.ndim == 1 else (NO_LABELS, readable(labels))
+            kernel(outputs.size * LOSS_NANOSECONDS, readable(outputs), *goals, readable(factors), grad, row_losses)
+        return float(np.add.reduce(row_losses)), grad
 
     def softmax_cross_entropy(
         self, logits: Array, labels: Array, weights: npt.NDArray[np.float64] | None, normalizer: float
