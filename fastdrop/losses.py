@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from fastdrop import _validate
 from fastdrop._types import Array, Shape
+from fastdrop.backends.base import contiguous
 from fastdrop.backends.select import default_backend
 
 LossFunction: TypeAlias = Callable[..., tuple[float, Array]]
@@ -243,8 +244,10 @@ def _class_numbers(name: str, labels: Array, leading: Shape, classes: int) -> np
     if labels.dtype.kind not in "iub":
         hint = '(hint: labels.astype("int64"))' if labels.dtype.kind == "f" else ""
         _validate.fail_type(name, f"class numbers (integers) or targets of {classes} columns", labels.dtype, hint)
-    _validate.all_true(name, (labels >= 0) & (labels < classes), f"class numbers in [0, {classes - 1}]", labels)
-    return np.require(labels.reshape(leading), np.int64, "C")
+    numbers = contiguous(labels, np.dtype(np.int64)).reshape(leading)
+    if numbers.size and numbers.view(np.uint64).max() >= classes:  # negative ones are the largest then
+        _validate.all_true(name, (labels >= 0) & (labels < classes), f"class numbers in [0, {classes - 1}]", labels)
+    return numbers
 
 
 def _targets(name: str, labels: Array, shape: Shape, dtype: np.dtype[Any], high: float) -> Array:
@@ -294,15 +297,14 @@ def _computed_by(operation: str) -> Callable[[Array, Array, Weights | None, floa
     """Return a function that runs a backend's loss on the rows of arrays of any number of axes."""
 
     def compute(outputs: Array, labels: Array, weights: Weights | None, normalizer: float | None) -> tuple[float, Array]:
-        columns = outputs.shape[-1]
-        rows = math.prod(outputs.shape[:-1])
-        value, gradient = getattr(default_backend(), operation)(
-            outputs.reshape(rows, columns),
-            labels.reshape((rows,) if labels.ndim < outputs.ndim else (rows, columns)),
-            None if weights is None else weights.reshape(rows),
-            float(max(rows, 1)) if normalizer is None else normalizer,
-        )
-        return value, gradient.reshape(outputs.shape)
+        shape, columns = outputs.shape, outputs.shape[-1]
+        rows = math.prod(shape[:-1])
+        if outputs.ndim != 2:
+            labels = labels.reshape((rows,) if labels.ndim < outputs.ndim else (rows, columns))
+            outputs, weights = outputs.reshape(rows, columns), None if weights is None else weights.reshape(rows)
+        run = getattr(default_backend(), operation)
+        value, gradient = run(outputs, labels, weights, float(max(rows, 1)) if normalizer is None else normalizer)
+        return value, gradient.reshape(shape)
 
     return compute
 

@@ -10,7 +10,7 @@ import math
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -60,6 +60,10 @@ class BoundMask:
     offsets : int64 array, shape (inner,)
     domain_base : int
         0, or 8 for Monte-Carlo inference.
+    origin : BoundMask, optional
+        That which `at` made it from.
+    prepared : object
+        What a backend has made of it, for the next operation with the same mask.
     """
 
     kind: MaskKind
@@ -74,6 +78,27 @@ class BoundMask:
     column_step: int
     offsets: npt.NDArray[np.int64]
     domain_base: int = 0
+    origin: BoundMask | None = field(default=None, init=False, repr=False)
+    prepared: Any = field(default=None, init=False, repr=False)
+
+    def at(self, key: Key) -> BoundMask:
+        """Return the same mask at another key."""
+        mask = BoundMask(
+            self.kind,
+            key,
+            self.threshold,
+            self.scale,
+            self.rows,
+            self.columns,
+            self.row_size,
+            self.row_offset,
+            self.group,
+            self.column_step,
+            self.offsets,
+            self.domain_base,
+        )
+        mask.origin = self
+        return mask
 
     def mask_row(self, row: int) -> int:
         """Return the mask row of matrix row `row`."""

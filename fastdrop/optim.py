@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 import numpy as np
@@ -111,9 +112,8 @@ class AbstractOptimizer(ABC):
 
     def _begin(self, net: Network) -> Begun:
         """Return what a step needs to know; it is checked, and no parameter is changed yet."""
-        learning_rate = self.learning_rate
-        parameters = [parameter for parameter in net.parameters() if parameter.trainable]
-        return Begun(learning_rate, [(parameter, self._slots_of(parameter)) for parameter in parameters])
+        learning_rate, names = self.learning_rate, self._slot_names()
+        return Begun(learning_rate, [(each, self._slots_of(each, names)) for each in net.parameters() if each.trainable])
 
     def _finish(self, net: Network, begun: Begun, updated: Collection[TrainedParameter] = ()) -> None:
         """Do a step, but for the updates that are done already."""
@@ -178,17 +178,16 @@ class AbstractOptimizer(ABC):
             }
         return fresh
 
-    def _slots_of(self, parameter: TrainedParameter) -> Slots:
-        """Return the parameter's state, zeros at first, checked against its value."""
-        name, value = parameter.name, parameter.value
-        slots = self.state.setdefault(name, {})
-        for slot in self._slot_names():
-            if slot not in slots:
-                slots[slot] = np.zeros_like(value)
-            else:
-                _fits(f"{slot} of {name}", slots[slot], value)
-                if not (slots[slot].flags.c_contiguous and slots[slot].flags.writeable):
-                    slots[slot] = slots[slot].copy()
+    def _slots_of(self, parameter: TrainedParameter, names: Sequence[str]) -> Slots:
+        """Return the parameter's state, zeros at first, with arrays of those names that fit its value."""
+        value = parameter.value
+        slots = self.state.setdefault(parameter.name, {})
+        for name in names:
+            array = slots.get(name)
+            if array is None:
+                slots[name] = np.zeros_like(value)
+            elif not _fits(array, value):
+                slots[name] = _fitting(f"{name} of {parameter.name}", array, value)
         return slots
 
     @abstractmethod
@@ -202,6 +201,14 @@ class AbstractOptimizer(ABC):
     @abstractmethod
     def _update(self, value: Array, grad: Array, slots: Slots, learning_rate: float, weight_decay: float) -> None:
         """Update one parameter in place."""
+
+
+class Rule(NamedTuple):
+    """What the updates of several parameters in a step have in common."""
+
+    kind: UpdateKind
+    slot_names: tuple[str, ...]
+    rates: Array
 
 
 class AbstractFusable(AbstractOptimizer):
@@ -222,8 +229,9 @@ class AbstractFusable(AbstractOptimizer):
             return
         begun = self._begin(net)
         tied = len(dict(begun.parameters)) < len(begun.parameters)
+        decaying, staying = (self._rule(begun.learning_rate, decay, net.dtype) for decay in (self.weight_decay, 0.0))
         updates = {
-            parameter: self._as_update(parameter.value, slots, begun.learning_rate, self._decay_of(parameter))
+            parameter: self._as_update(parameter.value, slots, decaying if parameter.decays else staying)
             for parameter, slots in begun.parameters
             if not (tied or parameter.needs_grad)
         }
@@ -235,18 +243,23 @@ class AbstractFusable(AbstractOptimizer):
             net.zero_grad()
 
     @abstractmethod
-    def _rule(self, learning_rate: float, decay: float) -> tuple[UpdateKind, tuple[float, ...]]:
+    def _rates(self, learning_rate: float, decay: float) -> tuple[UpdateKind, tuple[float, ...]]:
         """Return kind and rates of an `Update`; decay is the product of weight decay and learning rate."""
 
-    def _as_update(self, value: Array, slots: Slots, learning_rate: float, weight_decay: float) -> Update:
+    def _rule(self, learning_rate: float, weight_decay: float, dtype: np.dtype[Any]) -> Rule:
+        kind, rates = self._rates(learning_rate, weight_decay * learning_rate)
+        return Rule(kind, self._slot_names(), np.array(rates, dtype))
+
+    def _as_update(self, value: Array, slots: Slots, rule: Rule) -> Update:
         """Return what `_update` does, as backends take it."""
-        kind, rates = self._rule(learning_rate, weight_decay * learning_rate)
-        nothing = np.empty((0,) * value.ndim, value.dtype)
-        first, second, *_ = *(slots[name] for name in self._slot_names()), nothing, nothing
-        return Update(kind, value, first, second, np.array(rates, value.dtype))
+        kind, names, rates = rule
+        first = slots[names[0]] if names else _nothing(value.ndim, value.dtype)
+        second = slots[names[1]] if len(names) > 1 else _nothing(value.ndim, value.dtype)
+        return Update(kind, value, first, second, rates)
 
     def _update(self, value: Array, grad: Array, slots: Slots, learning_rate: float, weight_decay: float) -> None:
-        default_backend().update(self._as_update(value, slots, learning_rate, weight_decay), grad)
+        rule = self._rule(learning_rate, weight_decay, value.dtype)
+        default_backend().update(self._as_update(value, slots, rule), grad)
 
 
 class SGD(AbstractFusable):
@@ -276,7 +289,7 @@ class SGD(AbstractFusable):
     def _slot_names(self) -> tuple[str, ...]:
         return self._all_slots() if self.momentum else ()
 
-    def _rule(self, learning_rate: float, decay: float) -> tuple[UpdateKind, tuple[float, ...]]:
+    def _rates(self, learning_rate: float, decay: float) -> tuple[UpdateKind, tuple[float, ...]]:
         if not self.momentum:
             return UpdateKind.SGD, (learning_rate, decay)
         return UpdateKind.NESTEROV if self.nesterov else UpdateKind.MOMENTUM, (learning_rate, decay, self.momentum)
@@ -309,7 +322,7 @@ class AbstractAdam(AbstractFusable):
     def _all_slots(self) -> tuple[str, ...]:
         return ("mean", "variance")
 
-    def _rule(self, learning_rate: float, decay: float) -> tuple[UpdateKind, tuple[float, ...]]:
+    def _rates(self, learning_rate: float, decay: float) -> tuple[UpdateKind, tuple[float, ...]]:
         t = self.iterations + 1
         step_size = learning_rate * math.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t)
         return UpdateKind.ADAM, (step_size, decay, 1.0 - self.beta_1, 1.0 - self.beta_2, self.epsilon)
@@ -372,7 +385,20 @@ def _learning_rate(value: Any) -> float | Schedule:
     return value if callable(value) else _validate.real("learning_rate", value, 0.0)
 
 
-def _fits(name: str, array: Any, value: Array) -> None:
+def _fits(array: Any, value: Array) -> bool:
+    """Return whether an array of state can be used as it is."""
+    return type(array) is np.ndarray and array.dtype == value.dtype and array.shape == value.shape and array.flags.carray
+
+
+def _fitting(name: str, array: Any, value: Array) -> Array:
+    """Return a copy of an array of state that can be used; an error under that name unless it has the value's dtype and shape."""
     if not isinstance(array, np.ndarray) or array.dtype != value.dtype:
         _validate.fail_type(name, f"an array of dtype {value.dtype}", getattr(array, "dtype", type(array).__name__))
     _validate.exact_shape(name, array, value.shape)
+    return np.array(array, order="C")
+
+
+@cache
+def _nothing(ndim: int, dtype: np.dtype[Any]) -> Array:
+    """Return the empty array that stands for a slot that is not needed."""
+    return np.empty((0,) * ndim, dtype)

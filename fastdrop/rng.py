@@ -37,7 +37,7 @@ Words = npt.NDArray[np.uint32]
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Key:
     """Where in the random stream a mask lies: (seed, stream, step).
 
@@ -64,10 +64,10 @@ class Key:
     stream: int
     step: int
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "seed", _validate.integer("seed", self.seed, 0, 2**64 - 1))
-        object.__setattr__(self, "stream", _validate.integer("stream", self.stream, 0, MASK32))
-        object.__setattr__(self, "step", _validate.integer("step", self.step, 0, MASK32))
+    def __init__(self, seed: int, stream: int, step: int) -> None:
+        object.__setattr__(self, "seed", _validate.integer("seed", seed, 0, _validate.MAX_SEED))
+        object.__setattr__(self, "stream", _validate.integer("stream", stream, 0, MASK32))
+        object.__setattr__(self, "step", _validate.integer("step", step, 0, MASK32))
 
     def at(self, step: int) -> Key:
         """Return the same key at another training step."""

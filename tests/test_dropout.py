@@ -14,6 +14,7 @@ from strategies import DTYPES, EDGES, dtypes, masks, random_array, shapes
 from fastdrop import Key, Mask
 from fastdrop._types import Array, Shape
 from fastdrop.backends.base import AbstractBackend
+from fastdrop.mask import BoundMask
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastdrop.errors.AllDroppedWarning")
 
@@ -144,3 +145,26 @@ def test_large_arrays(backend: AbstractBackend, size: int) -> None:
     assert_same_bits(
         backend.dropout_forward(x, mask.bind((size,))), _by_definition(x, mask.to_array(size), mask.bind((size,)).scale)
     )
+
+
+@pytest.mark.parametrize("fixed_count", [False, True])
+@pytest.mark.parametrize("scale", [None, 1.0])
+def test_a_bound_mask_at_other_keys(backend: AbstractBackend, fixed_count: bool, scale: float | None) -> None:
+    """What a backend keeps with a bound mask belongs to its key, its scale and a dtype."""
+    x = np.abs(random_array(1, (9, 130), np.float64)) + 1
+
+    def bound_to(key: Key) -> BoundMask:
+        bound = Mask(0.3, key, fixed_count=fixed_count, row_offset=2).bind(x.shape, as_matrix=True)
+        return bound if scale is None else dataclasses.replace(bound, scale=scale)
+
+    origin, seen = bound_to(KEY), set()
+    for key in (KEY, KEY.at(2**32 - 1), KEY.on(77), Key(2**64 - 1, 3, 4), KEY):
+        bound = origin.at(key)
+        for dtype in (np.float32, np.float64, np.float32):
+            wanted = backend.dropout_forward(x.astype(dtype), bound_to(key))
+            for _ in range(2):
+                assert_same_bits(backend.dropout_forward(x.astype(dtype), bound), wanted)
+        halved = dataclasses.replace(bound, scale=0.5)
+        assert_same_bits(backend.dropout_forward(x, halved), np.where(wanted != 0, x * 0.5, 0.0))
+        seen.add(wanted.tobytes())
+    assert len(seen) == 4

@@ -126,6 +126,14 @@ def test_seed_and_rate_may_be_assigned() -> None:
     assert (layer.rate, layer.seed) == (0.25, 2)
 
 
+def test_mode_may_be_assigned() -> None:
+    layer = fd.Dropout(0.5, seed=1)
+    scaled = layer.forward(ONES, True, 0)[0]
+    layer.mode = "downscale_in_infer"
+    assert_same_bits(layer.forward(ONES, True, 0)[0], scaled / 2)
+    assert_varied(scaled != 0)
+
+
 def test_rate_zero_is_the_identity_and_costs_nothing() -> None:
     layer = fd.Dropout(0.0)
     y, backward = layer.forward(ONES, True)

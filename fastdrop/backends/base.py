@@ -19,7 +19,7 @@ arguments plus the kept indices, and every operation below stays the definition 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -73,10 +73,12 @@ def needs_z(activation: ActivationKind) -> bool:
     return activation not in GRADIENT_FROM_OUTPUT
 
 
-def contiguous(array: Array) -> Array:
-    """Return the array C-contiguous and aligned: itself, if it is."""
+def contiguous(array: Array, dtype: np.dtype[Any] | None = None) -> Array:
+    """Return the array C-contiguous, aligned, and of a dtype: itself, if it is."""
     flags = array.flags
-    return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=["C", "A"])
+    if flags.c_contiguous and flags.aligned and (dtype is None or array.dtype == dtype):
+        return array
+    return np.require(array, dtype, ["C", "A"])
 
 
 class AbstractBackend(ABC):

@@ -16,6 +16,7 @@ import numpy as np
 from fastdrop import _configurable, _validate
 from fastdrop._configurable import Config
 from fastdrop._types import Array, Backward, Shape
+from fastdrop.backends.base import contiguous
 from fastdrop.errors import StaleBackwardError, StateError
 from fastdrop.layers.parameter import BUILDING, Parameter
 from fastdrop.layers.passes import InnerBackward, Pass, Source, Updates, seed_of
@@ -97,7 +98,7 @@ class AbstractLayer(ABC):
         step = self.step_count if step is None else _validate.integer("step", step, 0, MASK32)
         row_offset = _validate.integer("row_offset", row_offset, 0, MAX_ELEMENTS - 1)
         x = self._prepared(x)
-        versions = tuple((parameter, parameter.version) for _, parameter in self._named or ())
+        versions = [(parameter, parameter.version) for _, parameter in self._named or ()]
         y, inner = self.apply(x, Pass(training, step, row_offset, self._streams(), keep))
         if counted:
             self.step_count = step + 1
@@ -112,7 +113,7 @@ class AbstractLayer(ABC):
                     raise StaleBackwardError(f"`{parameter.name}` was changed between this forward pass and its backward pass")
             dx = None
             if input_gradient or self.trainable:
-                dx = inner(np.require(dy, y_dtype, ["C", "A"]), input_gradient, {} if updates is None else updates)
+                dx = inner(contiguous(dy, y_dtype), input_gradient, {} if updates is None else updates)
             if row_offset == 0:
                 for parameter, _ in versions:
                     parameter.add_penalty_gradient()
@@ -126,7 +127,7 @@ class AbstractLayer(ABC):
         if x.shape[1:] != self._seen_shape or self._named is None:
             self._fit(x.shape[1:])
         dtype = self._named[0][1].dtype if self._named else self.dtype or x.dtype
-        return np.require(x, dtype, ["C", "A"])
+        return contiguous(x, dtype)
 
     # The work itself, for subclasses
 

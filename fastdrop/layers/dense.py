@@ -124,7 +124,8 @@ class Dense(AbstractLayer):
     @property
     def trainable(self) -> bool:
         """Whether a gradient of weight or bias is wanted."""
-        return any(parameter.trainable for parameter in self.own_parameters.values())
+        weight, bias = self.weight, self.bias
+        return (weight is not None and weight.trainable) or (bias is not None and bias.trainable)
 
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
         """Return (y, backward)."""
@@ -158,18 +159,20 @@ class FusedDense:
         x_shape, y_shape = x.shape, (*x.shape[:-1], self.dense.units)
         input_mask = None if self.input_dropout is None else self.input_dropout.bind(x_shape, pass_, as_matrix=True)
         output_mask = None if self.output_dropout is None else self.output_dropout.bind(y_shape, pass_, as_matrix=True)
-        x = x.reshape(math.prod(x_shape[:-1]), x_shape[-1])
+        if x.ndim != 2:
+            x = x.reshape(math.prod(x_shape[:-1]), x_shape[-1])
         b = None if bias is None else bias.value
         y, z = backend.dense_forward(x, w, b, activation, input_mask, output_mask, pass_.keep)
 
         def backward(dy: Array, want_dx: bool, updates: Updates) -> Array | None:
             dweight, dbias = _target(weight, updates), None if bias is None else _target(bias, updates)
+            dy = dy if dy.ndim == 2 else dy.reshape(y.shape)
             dx = backend.dense_backward(
-                dy.reshape(y.shape), x, w, y, z, activation, input_mask, output_mask, want_dx, dweight, dbias, accumulate=True
+                dy, x, w, y, z, activation, input_mask, output_mask, want_dx, dweight, dbias, accumulate=True
             )
-            return None if dx is None else dx.reshape(x_shape)
+            return dx if dx is None or len(x_shape) == 2 else dx.reshape(x_shape)
 
-        return y.reshape(y_shape), backward
+        return y if len(y_shape) == 2 else y.reshape(y_shape), backward
 
 
 def _target(parameter: Parameter, updates: Updates) -> Array | Update | None:

@@ -83,7 +83,7 @@ class Dropout(AbstractLayer):
     ) -> None:
         super().__init__(input_shape=input_shape, seed=seed)
         self._mask = Mask(rate, NO_KEY, noise_shape=noise_shape, shared_rows=shared_rows, fixed_count=fixed_count)
-        self._last_bound: tuple[tuple[Mask, Shape, int, bool], BoundMask] | None = None
+        self._last_bound: tuple[tuple[Mask, str, Shape, int, bool], BoundMask] | None = None
         self.stream = None if stream is None else _validate.integer("stream", stream, 0, MASK32)
         self.mode = _validate.choice("mode", mode, MODES)
 
@@ -103,7 +103,7 @@ class Dropout(AbstractLayer):
             bound = self._bind(shape, pass_.row_offset, as_matrix)
             if bound.kind == MaskKind.KEEP_ALL:
                 return None
-            return replace(bound, key=pass_.key(self), scale=bound.scale if self.mode == UPSCALE else 1.0)
+            return bound.at(pass_.key(self))
         keep_prob = 1.0 if self.mode == UPSCALE else self.keep_prob(shape)
         if keep_prob == 1.0:
             return None
@@ -112,10 +112,11 @@ class Dropout(AbstractLayer):
 
     def _bind(self, shape: Shape, row_offset: int, as_matrix: bool) -> BoundMask:
         """Return the mask for an x of that shape, without its key; binding is remembered, as it seldom changes."""
-        asked = (self._mask, shape, row_offset, as_matrix)
+        asked = (self._mask, self.mode, shape, row_offset, as_matrix)
         remembered = self._last_bound
         if remembered is None or remembered[0] != asked:
-            remembered = asked, self._mask.moved(row_offset).bind(shape, as_matrix=as_matrix)
+            bound = self._mask.moved(row_offset).bind(shape, as_matrix=as_matrix)
+            remembered = asked, bound if self.mode == UPSCALE else replace(bound, scale=1.0)
             self._last_bound = remembered
         return remembered[1]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from fastdrop._types import Array
@@ -31,8 +30,7 @@ class Source(NamedTuple):
     lineage: tuple[AbstractLayer, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(NamedTuple):
     """One pass through a network: what its layers need to know beside x. `keep`: a backward pass may follow."""
 
     training: bool
@@ -49,7 +47,10 @@ class Pass:
 
 def seed_of(lineage: Sequence[AbstractLayer]) -> int:
     """Return the nearest seed that was given, else the root's."""
-    return next((layer.own_seed for layer in lineage if layer.own_seed is not None), lineage[-1].seed)
+    for layer in lineage:
+        if layer.own_seed is not None:
+            return layer.own_seed
+    return lineage[-1].seed
 
 
 class Step(Protocol):

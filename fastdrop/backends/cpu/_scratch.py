@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ class Scratch(threading.local):
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, str], Array] = {}
         self.decisions: tuple[Array, Array] | None = None
+        self.products: dict[np.dtype[Any], tuple[Array, Array, Array, Array, Array, Array]] = {}
 
     def take(self, name: str, shape: Shape, dtype: npt.DTypeLike) -> Array:
         """Return an array of that shape and dtype with undefined contents."""

@@ -7,40 +7,51 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._types import ActivationKind, Array, MaskKind, UpdateKind
+from fastdrop._types import FLOAT_DTYPES, ActivationKind, Array, MaskKind
 from fastdrop.backends.base import AbstractBackend, Update, contiguous, needs_z
 from fastdrop.backends.cpu import activations, dense, dropout, epilogue, losses, masks, softmax, updates
 from fastdrop.backends.cpu._jit import Kernel, max_scratch_threads
 from fastdrop.backends.cpu._scratch import Scratch
 from fastdrop.backends.cpu._vector import WORD_BITS
 from fastdrop.mask import NO_OFFSETS, BoundMask
-from fastdrop.rng import Key
+from fastdrop.rng import MASK32, Key
 
 LOSS_NANOSECONDS = 1.5
 SUM_NANOSECONDS = 0.1
-UPDATE_NANOSECONDS: Final = {UpdateKind.SGD: 0.3, UpdateKind.MOMENTUM: 0.3, UpdateKind.NESTEROV: 0.3, UpdateKind.ADAM: 0.6}
+UPDATE_NANOSECONDS = (0.3, 0.3, 0.3, 0.6)
+"""Estimated cost of an element by `UpdateKind`."""
 BACKWARD_FACTOR = 1.5
 """How much more the derivative of an activation costs than its value."""
-
-NO_PLAN: Final = np.zeros(masks.PLAN_SIZE, dtype=np.uint64)
-NO_LABELS: Final = np.zeros(0, dtype=np.int64)
 
 
 def readable(array: Array) -> Array:
     """Return the array as kernels take inputs: C-contiguous, aligned, a read-only view; copied only if it must be."""
-    array = contiguous(array)
-    if array.flags.writeable:
-        array = array.view()
-        array.flags.writeable = False
+    flags = array.flags
+    if not flags.carray:
+        array = contiguous(array)
+        if not array.flags.writeable:
+            return array
+    array = array.view()
+    array.setflags(False)  # type: ignore[call-arg]  # a keyword would double the cost of this function
     return array
+
+
+NO_PLAN: Final = np.zeros(masks.PLAN_SIZE, dtype=np.uint64)
+NO_DROP: Final = {dtype: (NO_PLAN, NO_OFFSETS, masks.NO_CUTOFFS, dtype.type(1)) for dtype in FLOAT_DTYPES}
+NO_BIAS: Final = {dtype: readable(np.zeros(0, dtype)) for dtype in FLOAT_DTYPES}
+NO_TARGETS: Final = {dtype: readable(np.zeros((0, 0), dtype)) for dtype in FLOAT_DTYPES}
+NO_LABELS: Final = readable(np.zeros(0, dtype=np.int64))
+NO_UPDATE: Final[dict[tuple[np.dtype[Any], int], updates.KernelUpdate]] = {}
+for _dtype in FLOAT_DTYPES:
+    for _ndim in (1, 2):
+        _nothing = np.zeros((0,) * _ndim, _dtype)
+        NO_UPDATE[_dtype, _ndim] = updates.NO_UPDATE, _nothing, _nothing, _nothing, _nothing.reshape(-1)
+"""What kernels are given where there is none."""
 
 
 def kernel_update(update: Update | None, like: Array) -> updates.KernelUpdate:
     """Return an update as kernels take it; `like` has the parameter's axes and dtype."""
-    if update is None:
-        nothing = np.empty((0,) * like.ndim, like.dtype)
-        return updates.NO_UPDATE, nothing, nothing, nothing, nothing.reshape(-1)
-    return int(update.kind), *update[1:]
+    return NO_UPDATE[like.dtype, like.ndim] if update is None else (int(update.kind), *update[1:])
 
 
 class CpuBackend(AbstractBackend):
@@ -61,8 +72,21 @@ class CpuBackend(AbstractBackend):
     def _drop(self, mask: BoundMask | None, dtype: np.dtype[Any]) -> epilogue.Drop:
         """Return (plan, offsets, cutoffs, scale) of a mask; None keeps all."""
         if mask is None:
-            return NO_PLAN, NO_OFFSETS, masks.NO_CUTOFFS, dtype.type(1)
-        return *masks.make_plan(mask, self._threads), dtype.type(mask.scale)
+            return NO_DROP[dtype]
+        drop: epilogue.Drop | None = mask.prepared
+        if drop is None or drop[3].dtype != dtype:
+            drop = mask.prepared = self._prepare(mask, dtype)
+        return drop
+
+    def _prepare(self, mask: BoundMask, dtype: np.dtype[Any]) -> epilogue.Drop:
+        """Return what `_drop` does; only the key differs from the mask's origin, except where cutoffs depend on it."""
+        if mask.origin is None or mask.kind == MaskKind.FIXED_COUNT:
+            return *masks.make_plan(mask, self._threads), dtype.type(mask.scale)
+        plan, offsets, cutoffs, scale = self._drop(mask.origin, dtype)
+        key, plan = mask.key, plan.copy()
+        plan[masks.KEY_0], plan[masks.KEY_1] = key.seed & MASK32, key.seed >> 32
+        plan[masks.STREAM], plan[masks.STEP] = key.stream, key.step
+        return plan, offsets, cutoffs, scale
 
     # Random words and decisions
 
@@ -97,6 +121,15 @@ class CpuBackend(AbstractBackend):
 
     # Dense
 
+    def _product_scratch(self, dtype: np.dtype[Any]) -> dense.Scratch:
+        """Return the scratch of `dense.product_kernel`; pages that are not used take no memory."""
+        scratch = self._scratch.products.get(dtype)
+        if scratch is None:
+            sizes = (dense.PACKED_SIZE,), *((self._threads, size) for size in (dense.OWN_SIZE, dense.PANELS_SIZE, dense.LINE))
+            packed, own, panels, lines = (np.empty(size, dtype) for size in sizes)
+            scratch = self._scratch.products[dtype] = packed, own, panels, lines, *self._decision_scratch()
+        return scratch
+
     def _product(
         self,
         a: Array,
@@ -114,22 +147,21 @@ class CpuBackend(AbstractBackend):
         """``c (+)= drop(op(a)) @ op(b) + bias``, ``y = drop(act(c))``, or an update by c; see `dense.product_kernel`."""
         if c.size == 0:
             return
-        dtype, take, threads = c.dtype, self._scratch.take, self._threads
-        depth = a.shape[0] if form[0] else a.shape[1]
-        raw, bits = self._decision_scratch()
-        *at_once, packed_size = dense.packing(c.shape[0], depth)
-        scratch = (
-            take("packed", (threads, packed_size), dtype),
-            take("panels", (threads, dense.PANEL_SIZE), dtype),
-            take("line", (threads, dense.LINE), dtype),
-            raw,
-            bits,
-        )
-        bias = np.zeros(0, dtype) if bias is None else bias
+        dtype, depth = c.dtype, a.shape[0] if form[0] else a.shape[1]
         work = 2.0 * c.size * depth / dense.FLOPS_PER_NANOSECOND + c.size * activations.NANOSECONDS[activation]
-        finish = (c if y is None else y, y is not None and y is not c, readable(bias), int(activation))
+        row = NO_BIAS[dtype] if bias is None else readable(bias)
+        finish = c if y is None else y, y is not None and y is not c, row, int(activation)
         dense.product_kernel(
-            work, readable(a), readable(b), c, form, tuple(at_once), a_drop, finish, c_drop, kernel_update(update, c), scratch
+            work,
+            readable(a),
+            readable(b),
+            c,
+            form,
+            a_drop,
+            finish,
+            c_drop,
+            kernel_update(update, c),
+            self._product_scratch(dtype),
         )
 
     def dense_forward(
@@ -269,12 +301,12 @@ class CpuBackend(AbstractBackend):
         grad = np.empty(outputs.shape, outputs.dtype)
         row_losses = np.zeros(rows)
         if outputs.size:
-            factors = np.full(rows, 1.0 / normalizer) if weights is None else weights / normalizer
-            classes = labels.ndim == 1
-            targets = np.zeros((0, outputs.shape[1]), outputs.dtype) if classes else labels
-            arguments = (readable(labels if classes else NO_LABELS), readable(targets), readable(factors), grad, row_losses)
-            kernel(outputs.size * LOSS_NANOSECONDS, readable(outputs), *arguments)
-        return float(row_losses.sum()), grad
+            factors = np.empty(rows) if weights is None else weights / normalizer
+            if weights is None:
+                factors.fill(1.0 / normalizer)
+            goals = (readable(labels), NO_TARGETS[outputs.dtype]) if labels.ndim == 1 else (NO_LABELS, readable(labels))
+            kernel(outputs.size * LOSS_NANOSECONDS, readable(outputs), *goals, readable(factors), grad, row_losses)
+        return float(np.add.reduce(row_losses)), grad
 
     def softmax_cross_entropy(
         self, logits: Array, labels: Array, weights: npt.NDArray[np.float64] | None, normalizer: float

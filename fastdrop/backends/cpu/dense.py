@@ -52,8 +52,8 @@ STRIP_ROWS, STRIP_TILES = 8, 384 // MR
 """Part of a, as it lies in memory, that is masked and packed together where op(a) is its transpose."""
 LINE = max(STRIP_ROWS * STRIP_TILES, KC, PANELS_AT_ONCE * NR) * MR
 """Elements of a thread's scratch for masked rows, for sums of few rows, and for a row of tiles of a gradient."""
-SHARED_PACKING = 1 << 14
-"""Elements of op(a) from which on the threads share the packing; less is packed by each for itself."""
+OWN_SIZE = 1 << 15
+"""Elements of op(a), as packed, up to which each thread packs for itself; more is packed by all threads for all."""
 STREAM_ROWS = 16
 """Up to so many rows, packing b would cost more than it saves: its rows are read where they lie, STREAM_DEPTH at a time."""
 STREAM_DEPTH = 8
@@ -67,23 +67,22 @@ PLAIN, TRANSPOSED, PACKED = range(3)
 """What op(b) is: b, its transpose, or b with panels that `pack_kernel` made."""
 
 Raw: TypeAlias = npt.NDArray[np.uint32]
-Scratch: TypeAlias = tuple[Array, Array, Array, Raw, U64]
-"""(packed, panels, line, raw, bits): packed is shared, the rest has one row a thread."""
+Scratch: TypeAlias = tuple[Array, Array, Array, Array, Raw, U64]
+"""(packed, own, panels, line, raw, bits): packed is shared, the rest has one row a thread."""
 
 Part: TypeAlias = tuple[int, int, int, int]
 """(first and last row tile, first and last panel) of a rectangle of c."""
 
-PANEL_SIZE = PANELS_AT_ONCE * KC * NR + SLACK
+PACKED_SIZE = PACKED_AT_ONCE + PACKED_AT_ONCE // 4
+"""Elements of op(a) as packed, with what lies between the panels."""
+PANELS_SIZE = PANELS_AT_ONCE * KC * NR + SLACK
 
 
-def packing(rows: int, depth: int) -> tuple[int, int, int]:
-    """Return how many row tiles, how deep, are packed at a time, and the size of the buffer that takes."""
-    tiles = -(-rows // MR)
+@device
+def packing(tiles: int, depth: int) -> tuple[int, int]:
+    """Return how many row tiles, and how deep, are packed at a time."""
     depth_at_once = max(LEAST_DEPTH, PACKED_AT_ONCE // (min(tiles, MOST_TILES) * MR * KC) * KC)
-    depth = max(1, min(depth, depth_at_once))
-    tiles_at_once = PACKED_AT_ONCE // (MR * max(depth, KC))
-    size = min(tiles, tiles_at_once) * (MR * (depth + UNROLL) + SLACK * (-(-depth // KC)))
-    return tiles_at_once, depth_at_once, size
+    return PACKED_AT_ONCE // (MR * max(KC, min(depth, depth_at_once))), depth_at_once
 
 
 @device
@@ -285,7 +284,6 @@ def product_kernel(
     b: Array,
     c: Array,
     form: tuple[bool, int, bool],
-    at_once: tuple[int, int],
     a_drop: Drop,
     finish: Finish,
     c_drop: Drop,
@@ -295,15 +293,15 @@ def product_kernel(
 ) -> None:
     """``c (+)= drop(op(a)) @ op(b)``, then what `finish` and c_drop say, see `finish_rows`; or else an update by c.
 
-    form is (a transposed, what op(b) is, accumulate), at_once how many tiles of op(a), and how deep, are packed at a time.
-    a_drop's rows and columns are those of a as it lies in memory. With an update, c is scratch, and may be left as it was.
+    form is (a transposed, what op(b) is, accumulate). a_drop's rows and columns are those of a as it lies in memory. With an
+    update, c is scratch, and may be left as it was.
     """
     a_transposed, b_form, accumulate = form
-    tiles_at_once, depth_at_once = at_once
-    packed, panels, lines, raws, all_bits = scratch
+    packed, owns, panels, lines, raws, all_bits = scratch
     rows, columns = c.shape
     depth, nr = a.shape[0] if a_transposed else a.shape[1], tile_columns(c)
     all_tiles, all_panels = (rows + MR - 1) // MR, (columns + nr - 1) // nr
+    tiles_at_once, depth_at_once = packing(all_tiles, depth)
     chunks = (all_tiles + tiles_at_once - 1) // tiles_at_once
     for chunk in range(chunks):
         i0 = chunk * all_tiles // chunks * MR
@@ -311,17 +309,15 @@ def product_kernel(
         down, across = grid(tiles, all_panels, threads)
         for base in range(0, max(depth, 1), depth_at_once):
             end = min(depth, base + depth_at_once)
-            shared = tiles * MR * (end - base) >= SHARED_PACKING
+            shared = panel_start(tiles, tiles, (end - base) // KC * KC, (end - base) % KC) > OWN_SIZE
             if shared:
                 for t in prange(threads):
                     low, high = t * tiles // threads, (t + 1) * tiles // threads
-                    pack_tiles(
-                        a, a_transposed, a_drop, i0, low, high, tiles, base, end, packed[0], lines[t], raws[t], all_bits[t]
-                    )
+                    pack_tiles(a, a_transposed, a_drop, i0, low, high, tiles, base, end, packed, lines[t], raws[t], all_bits[t])
             for t in prange(down * across):
                 low, high = t // across * tiles // down, (t // across + 1) * tiles // down
                 first, last = t % across * all_panels // across, (t % across + 1) * all_panels // across
-                own = packed[0] if shared else packed[t]
+                own = packed if shared else owns[t]
                 if not shared:
                     pack_tiles(a, a_transposed, a_drop, i0, low, high, tiles, base, end, own, lines[t], raws[t], all_bits[t])
                 multiply_rectangle(
