@@ -1,4 +1,4 @@
-"""Make the README's tables from the committed results.
+"""Make the README's tables, and the picture of the growth, from the committed results.
 
 python bench/table.py > tables.md
 """
@@ -11,12 +11,19 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
+from bench_growth import of_width
+from plot import plot_growth, sweep
 from results import Row, read
 from tabulate import tabulate
 
 OWN, BARE_PEERS = "fastdrop", ("NumPy", "torch eager")
 FUSED_PEERS = ("torch eager", "torch.compile", "JAX", "Keras")
 LARGE, SMALL = "784-1024-1024-10", "64-64-64-10"
+ROOFLINE = ("dense", "dropout", "activations", "softmax", "losses", "updates", "masks")
+FACTS = ("operation", "kind", "name", "rule", "activation", "rate", "backward", "batch", "fan_in", "fan_out", "rows", "columns")
+FACTS += ("classes", "elements", "count")
+"""What tells the kernels apart."""
+LIMIT = 1.3
 PRODUCTS_OF_BACKWARD = ("forward", "dx", "dweight")
 
 
@@ -206,6 +213,48 @@ def dropout(results: Results) -> str:
     return table(["forward, ns an element", *(f"2^{n.bit_length() - 1}, rate {rate}" for n, rate, _ in columns)], body)
 
 
+def roofline(results: Results) -> str:
+    """Own kernels, float32, one thread: time next to the least that peak and copy bandwidth allow."""
+    body = []
+    for row in results.pick(library=OWN, threads=min(results.values("threads"))):
+        if row.get("dtype", "float32") == "float32" and row["operation"] not in ("serving", "fit"):
+            elements = row.get("elements") or row.get("rows", 0) * (row.get("columns") or row.get("classes", 0))
+            body.append(
+                [
+                    " ".join(str(row[name]) for name in FACTS if row.get(name, "") not in ("", False)).replace(
+                        "True", "backward"
+                    ),
+                    microseconds(row["median_us"]),
+                    _per_element(row["median_us"], elements) if elements else "-",
+                    f"{row['gflops']:.1f}" if row["gflops"] else "-",
+                    f"{row['gbytes']:.1f}",
+                    f"{row['share_of_peak']:.0%}",
+                ]
+            )
+    return table(["kernel", "us", "ns an element", "GF/s", "GB/s", "of peak"], body)
+
+
+def outliers(results: Results) -> str:
+    """Sizes whose time is above LIMIT times the line through their neighbours, by work."""
+    body = []
+    for against in ("batch", "width"):
+        for threads in results.values("threads"):
+            for library in results.libraries():
+                points = sweep(results.pick(threads=threads), library, against)
+                for (left, before), (size, time), (right, after) in zip(points, points[1:], points[2:], strict=False):
+                    line = before + (after - before) * (work(against, size) - work(against, left)) / (
+                        work(against, right) - work(against, left)
+                    )
+                    if time > LIMIT * line:
+                        body.append([library, threads, against, size, f"{time / line:.2f}"])
+    return table(["library", "threads", "", "size", "times the line through its neighbours"], body)
+
+
+def work(against: str, size: int) -> float:
+    """Return the operations of a step of that size, but for a factor."""
+    return size if against == "batch" else of_width(size).flops(1)
+
+
 def _per_element(value: float | None, elements: int) -> str:
     return "-" if value is None else f"{value * 1e3 / elements:.2f}"
 
@@ -222,6 +271,8 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "Inference": ("inference", inference),
     "Serving": ("inference", serving),
     "Dropout": ("dropout", dropout),
+    **{f"Roofline: {suite}": (suite, roofline) for suite in ROOFLINE},
+    "Growth": ("growth", outliers),
 }
 
 
@@ -230,6 +281,9 @@ def main(folder: Path) -> None:
         results = Results(folder, suite)
         if results.rows:
             print(f"### {title}\n\n{make(results)}\n")
+    growth = Results(folder, "growth").rows
+    if growth:
+        plot_growth(growth, folder / "growth.png")
 
 
 if __name__ == "__main__":

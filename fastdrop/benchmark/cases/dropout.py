@@ -23,10 +23,6 @@ class Dropout(AbstractCase):
     dtype: str = "float32"
 
     @property
-    def flops(self) -> float:
-        return 0.0
-
-    @property
     def nbytes(self) -> float:
         return 2.0 * self.elements * np.dtype(self.dtype).itemsize
 
@@ -51,10 +47,6 @@ class ScaledCopy(AbstractCase):
 
     elements: int
     dtype: str = "float32"
-
-    @property
-    def flops(self) -> float:
-        return 0.0
 
     @property
     def nbytes(self) -> float:

@@ -16,7 +16,6 @@ from fastdrop.benchmark.cases.base import AbstractCase, Prepare, check_close, ro
 Batch: TypeAlias = tuple[Array, Array]
 
 DTYPE = "float32"
-LEARNING_RATE, MOMENTUM = 0.01, 0.9
 CENTRE_DISTANCE = 0.5
 """Rows of a class lie so far, in each coordinate, from those of another: learnable in a few steps."""
 VERIFIED_STEPS = 12

@@ -21,13 +21,10 @@ class AbstractPeer(ABC):
         What it is called in tables.
     distribution : str
         What its version is looked up by.
-    by_shape : bool
-        Whether it compiles for seconds for each new shape.
     """
 
     name: ClassVar[str]
     distribution: ClassVar[str]
-    by_shape: ClassVar[bool] = False
 
     def version(self) -> str:
         """Return the installed version."""

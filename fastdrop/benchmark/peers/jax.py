@@ -8,14 +8,20 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from fastdrop.benchmark.cases import Dense, Dropout, Inference, Prepare, Step, Work
-from fastdrop.benchmark.cases.network import LEARNING_RATE, MOMENTUM
+from fastdrop.backends.base import LEAKY_RELU_SLOPE
+from fastdrop.benchmark.cases import Activation, Dense, Dropout, Inference, Prepare, Softmax, Step, Work
+from fastdrop.benchmark.cases.base import LEARNING_RATE, MOMENTUM
 from fastdrop.benchmark.peers.base import SEED, AbstractPeer
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "relu": jax.nn.relu,
+    "leaky_relu": lambda x: jax.nn.leaky_relu(x, LEAKY_RELU_SLOPE),
+    "sigmoid": jax.nn.sigmoid,
     "tanh": jnp.tanh,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "silu": jax.nn.silu,
+    "selu": jax.nn.selu,
+    "softplus": jax.nn.softplus,
 }
 
 
@@ -54,6 +60,24 @@ class Jax(AbstractPeer):
             return jax.vjp(lambda x: forward(number, x), dy)[1](dy)[0]
 
         return awaited(backward if case.backward else forward, [(case.x,)])
+
+    def activation(self, case: Activation) -> Prepare | None:
+        return self._elementwise(ACTIVATIONS[case.name], case)
+
+    def softmax(self, case: Softmax) -> Prepare | None:
+        return self._elementwise(lambda x: jax.nn.softmax(x, axis=1), case)
+
+    def _elementwise(self, function: Callable[[Any], Any], case: Activation | Softmax) -> Prepare | None:
+        if case.dtype != "float32":
+            return None
+
+        def forward(number: Any, x: Any, dy: Any) -> Any:
+            return function(x)
+
+        def backward(number: Any, x: Any, dy: Any) -> Any:
+            return jax.vjp(function, x)[1](dy)[0]
+
+        return awaited(backward if case.backward else forward, [(case.x, case.dy)])
 
     def dense(self, case: Dense) -> Prepare | None:
         if case.dtype != "float32" or case.order != "C":

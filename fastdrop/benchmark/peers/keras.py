@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from fastdrop.benchmark.cases import Architecture, Dense, Dropout, Fit, Inference, Prepare, Step, Work
-from fastdrop.benchmark.cases.network import LEARNING_RATE, MOMENTUM
+from fastdrop.benchmark.cases.base import LEARNING_RATE, MOMENTUM
 from fastdrop.benchmark.peers.base import SEED, AbstractPeer
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {"relu": tf.nn.relu, "tanh": tf.tanh, "gelu": tf.nn.gelu}

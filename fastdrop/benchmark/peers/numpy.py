@@ -9,8 +9,8 @@ import numpy as np
 
 from fastdrop import _config
 from fastdrop._types import Array
-from fastdrop.benchmark.cases import Inference, Prepare, Product, ScaledCopy, Step, Work
-from fastdrop.benchmark.cases.network import LEARNING_RATE, MOMENTUM
+from fastdrop.benchmark.cases import Inference, Prepare, Product, ScaledCopy, Step, SumOfSquares, Words, Work
+from fastdrop.benchmark.cases.base import LEARNING_RATE, MOMENTUM
 from fastdrop.benchmark.peers.base import SEED, AbstractPeer
 
 
@@ -76,6 +76,14 @@ class NumPy(AbstractPeer):
     def scaled_copy(self, case: ScaledCopy) -> Prepare:
         x, out = case.x, case.x.copy()
         return lambda number: lambda: np.multiply(x, 2, out=out)
+
+    def sum_of_squares(self, case: SumOfSquares) -> Prepare:
+        return lambda number: lambda: np.dot(case.x, case.x)
+
+    def words(self, case: Words) -> Prepare:
+        """Of its own Philox, which has words of 64 bits."""
+        generator = np.random.Philox(SEED)
+        return lambda number: lambda: generator.random_raw((case.count + 1) // 2).view(np.uint32)[: case.count]
 
     def product(self, case: Product) -> Prepare:
         sets = [case.factors(number) for number in range(len(case.sets))]

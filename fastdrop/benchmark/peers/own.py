@@ -8,28 +8,37 @@ from dataclasses import replace
 from typing import Any
 
 from fastdrop import _config, functional
-from fastdrop._types import ActivationKind, Array, MaskKind
+from fastdrop._types import ActivationKind, Array, Domain, MaskKind
 from fastdrop._version import __version__
 from fastdrop.backends.select import default_backend
 from fastdrop.benchmark.cases import (
+    Activation,
     Architecture,
+    ColumnNorms,
+    Decisions,
     Dense,
     Dropout,
     Fit,
     Inference,
+    Loss,
     Prepare,
     Product,
     ScaledCopy,
     Serving,
+    Softmax,
     Step,
+    SumOfSquares,
+    Update,
+    Words,
     Work,
 )
-from fastdrop.benchmark.cases.network import LEARNING_RATE, MOMENTUM
+from fastdrop.benchmark.cases.base import LEARNING_RATE, MOMENTUM
+from fastdrop.benchmark.cases.updates import MAX_NORM
 from fastdrop.benchmark.peers.base import SEED, AbstractPeer
 from fastdrop.layers import Dense as DenseLayer
 from fastdrop.layers import Dropout as DropoutLayer
 from fastdrop.mask import Mask
-from fastdrop.optim import SGD
+from fastdrop.optim import SGD, Adam
 from fastdrop.rng import Key
 from fastdrop.sequential import Sequential
 
@@ -125,6 +134,61 @@ class Fastdrop(AbstractPeer):
         def prepare(number: int) -> Work:
             drawn = mask(case.rate, number)
             return lambda: layer(number % len(case.sets), drawn)
+
+        return prepare
+
+    def activation(self, case: Activation) -> Prepare:
+        operations, out = default_backend(), case.x.copy()
+        if case.backward:
+            return lambda number: lambda: operations.activation_backward(case.dy, case.x, case.kind, out)
+        return lambda number: lambda: operations.activation_forward(case.x, case.kind, out)
+
+    def softmax(self, case: Softmax) -> Prepare:
+        operations, out = default_backend(), case.x.copy()
+        if case.backward:
+            return lambda number: lambda: operations.softmax_backward(case.dy, case.y, out)
+        return lambda number: lambda: operations.softmax_forward(case.x, out)
+
+    def loss(self, case: Loss) -> Prepare:
+        compute = getattr(default_backend(), case.name)
+        return lambda number: lambda: compute(case.outputs, case.labels, None, float(case.rows))
+
+    def update(self, case: Update) -> Prepare:
+        """The optimiser's step on a network of one weight."""
+        net = Sequential([DenseLayer(case.columns, use_bias=False)], input_shape=(case.rows,), seed=SEED)
+        (parameter,) = net.parameters()
+        parameter.value, parameter.grad[...] = case.value.copy(), case.grad
+        optimizer = {
+            "sgd": SGD(LEARNING_RATE),
+            "momentum": SGD(LEARNING_RATE, momentum=MOMENTUM),
+            "adam": Adam(LEARNING_RATE),
+        }[case.rule]
+
+        def update() -> Array:
+            optimizer.step(net)
+            return parameter.value
+
+        return lambda number: update
+
+    def sum_of_squares(self, case: SumOfSquares) -> Prepare:
+        return lambda number: lambda: default_backend().sum_of_squares(case.x)
+
+    def column_norms(self, case: ColumnNorms) -> Prepare:
+        weight = case.weight.copy()
+
+        def limit() -> Array:
+            default_backend().limit_column_norms(weight, MAX_NORM)
+            return weight
+
+        return lambda number: limit
+
+    def words(self, case: Words) -> Prepare:
+        return lambda number: lambda: default_backend().words(Key(SEED, 0, number), Domain.DECISION_BYTES, 0, case.count)
+
+    def decisions(self, case: Decisions) -> Prepare:
+        def prepare(number: int) -> Work:
+            bound = case.mask(number).bind((case.rows, case.columns), as_matrix=True)
+            return lambda: default_backend().decisions(bound, (0, case.rows), (0, case.columns))
 
         return prepare
 

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.neural_network import MLPClassifier
 
 from fastdrop.benchmark.cases import Prepare, Step, Work
-from fastdrop.benchmark.cases.network import LEARNING_RATE, MOMENTUM
+from fastdrop.benchmark.cases.base import LEARNING_RATE, MOMENTUM
 from fastdrop.benchmark.peers.base import SEED, AbstractPeer
 from fastdrop.benchmark.peers.numpy import limit_blas
 

@@ -8,11 +8,41 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from fastdrop.benchmark.cases import Architecture, Dense, Dropout, Inference, Prepare, Product, Step, Work
-from fastdrop.benchmark.cases.network import LEARNING_RATE, MOMENTUM
+from fastdrop.backends.base import LEAKY_RELU_SLOPE
+from fastdrop.benchmark.cases import (
+    AbstractCase,
+    Activation,
+    Architecture,
+    Dense,
+    Dropout,
+    Inference,
+    Loss,
+    Prepare,
+    Product,
+    Softmax,
+    Step,
+    Update,
+    Work,
+)
+from fastdrop.benchmark.cases.base import LEARNING_RATE, MOMENTUM
 from fastdrop.benchmark.peers.base import AbstractPeer
 
-ACTIVATIONS: dict[str, Callable[[Any], Any]] = {"relu": torch.relu, "tanh": torch.tanh, "gelu": functional.gelu}
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "relu": torch.relu,
+    "leaky_relu": lambda x: functional.leaky_relu(x, LEAKY_RELU_SLOPE),
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+    "selu": functional.selu,
+    "softplus": functional.softplus,
+}
+LOSSES: dict[str, Callable[[Any, Any], Any]] = {
+    "softmax_cross_entropy": functional.cross_entropy,
+    "mean_squared_error": functional.mse_loss,
+}
+
+COMPILED = ("dropout", "dense", "step", "inference")
 
 
 def network(architecture: Architecture) -> Any:
@@ -25,6 +55,23 @@ def network(architecture: Architecture) -> Any:
             linear.bias.copy_(torch.from_numpy(bias))
         modules += [torch.nn.Dropout(rate), linear, torch.nn.ReLU()]
     return torch.nn.Sequential(*modules[:-1])
+
+
+def differentiated(function: Callable[[Any], Any], x: Any, dy: Any) -> Prepare:
+    """Return rounds of a backward pass; the forward pass is not timed."""
+    x = x.requires_grad_()
+
+    def prepare(number: int) -> Work:
+        y = function(x)
+        return lambda: torch.autograd.grad(y, x, dy)[0]
+
+    return prepare
+
+
+def elementwise(function: Callable[[Any], Any], case: Activation | Softmax) -> Prepare:
+    """Return rounds of a function or of its backward pass."""
+    x, dy = torch.from_numpy(case.x), torch.from_numpy(case.dy)
+    return differentiated(function, x, dy) if case.backward else lambda number: lambda: function(x)
 
 
 class TorchEager(AbstractPeer):
@@ -44,13 +91,46 @@ class TorchEager(AbstractPeer):
         function, x = self.compiled(lambda x: functional.dropout(x, case.rate, training=True)), torch.from_numpy(case.x)
         if not case.backward:
             return lambda number: lambda: function(x)
-        zeros = torch.zeros_like(x, requires_grad=True)
+        return differentiated(function, torch.zeros_like(x), x)
 
-        def prepare(number: int) -> Work:
-            y = function(zeros)
-            return lambda: torch.autograd.grad(y, zeros, x)[0]
+    def activation(self, case: Activation) -> Prepare:
+        return elementwise(ACTIVATIONS[case.name], case)
 
-        return prepare
+    def softmax(self, case: Softmax) -> Prepare:
+        function, x, dy = (
+            self.compiled(lambda x: functional.softmax(x, dim=1)),
+            torch.from_numpy(case.x),
+            torch.from_numpy(case.dy),
+        )
+        return differentiated(function, x, dy) if case.backward else lambda number: lambda: function(x)
+
+    def loss(self, case: Loss) -> Prepare | None:
+        if case.name not in LOSSES:
+            return None
+        function, labels = LOSSES[case.name], torch.from_numpy(case.labels)
+        outputs = torch.from_numpy(case.outputs).requires_grad_()
+
+        def compute() -> Any:
+            loss = function(outputs, labels)
+            return loss.item(), torch.autograd.grad(loss, outputs)[0]
+
+        return lambda number: compute
+
+    def update(self, case: Update) -> Prepare | None:
+        parameter = torch.nn.Parameter(torch.from_numpy(case.value.copy()))
+        parameter.grad = torch.from_numpy(case.grad)
+        sgd, adam = torch.optim.SGD, torch.optim.Adam
+        optimizer = {
+            "sgd": sgd([parameter], LEARNING_RATE, fused=True),
+            "momentum": sgd([parameter], LEARNING_RATE, MOMENTUM, fused=True),
+            "adam": adam([parameter], LEARNING_RATE, fused=True),
+        }[case.rule]
+
+        def update() -> Any:
+            optimizer.step()
+            return parameter.detach()
+
+        return lambda number: update
 
     def product(self, case: Product) -> Prepare | None:
         sets = [tuple(map(torch.from_numpy, case.factors(number))) for number in range(len(case.sets))]
@@ -112,17 +192,17 @@ class TorchEager(AbstractPeer):
 
 
 class TorchCompile(TorchEager):
-    """Compiled by Inductor."""
+    """Compiled by Inductor: what is more than one operation."""
 
-    name, by_shape = "torch.compile", True
+    name = "torch.compile"
+
+    def prepare(self, case: AbstractCase) -> Prepare | None:
+        return super().prepare(case) if case.operation in COMPILED else None
 
     def compiled(self, function: Any) -> Any:
         """Return the function compiled for its shapes alone, whatever was compiled before."""
         torch.compiler.reset()
         return torch.compile(function, dynamic=False)
-
-    def product(self, case: Product) -> None:
-        """A product alone is that of `TorchEager`."""
 
     def dense(self, case: Dense) -> Prepare | None:
         """Compiled for weights as `torch.nn.Linear` has them."""
