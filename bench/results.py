@@ -13,8 +13,8 @@ Row = dict[str, Any]
 COMMENT = "# "
 MICROSECONDS = 1e6
 STATISTICS = ("min", "q1", "median", "q3")
-COPY_BYTES_IN_CACHE = 1 << 20
-"""Work on less than this is measured against the copy in cache, larger work against that from memory."""
+CORE_CACHE_BYTES, SHARED_CACHE_BYTES = 1 << 20, 1 << 24
+"""Work on so many bytes is compared with a copy in that place, larger work with one in memory."""
 
 
 def rows(record: dict[str, Any]) -> dict[str, list[Row]]:
@@ -31,8 +31,9 @@ def _row(benchmark: dict[str, Any], machine: dict[str, Any]) -> Row:
     facts, stats = dict(benchmark["extra_info"]), benchmark["stats"]
     flops, nbytes, repeats = facts.pop("flops"), facts.pop("bytes"), facts.pop("repeats")
     seconds = {name: stats[name] / repeats for name in STATISTICS}
-    copy = machine["copy in cache GB/s" if nbytes <= COPY_BYTES_IN_CACHE else "copy from memory GB/s"]
-    least = max(flops / machine[f"peak {facts.get('dtype', 'float32')} GF/s"], nbytes / copy) / 1e9
+    place = "core cache" if nbytes <= CORE_CACHE_BYTES else "shared cache" if nbytes <= SHARED_CACHE_BYTES else "memory"
+    peak = machine[f"peak {facts.get('dtype', 'float32')} GF/s"]
+    least = max(flops / peak, nbytes / machine[f"copy in {place} GB/s"]) / 1e9
     return {
         **facts,
         **{f"{name}_us": round(value * MICROSECONDS, 3) for name, value in seconds.items()},

@@ -25,8 +25,8 @@ CHAINS = 12
 COUNT = 1 << 18
 """Multiply-adds of each chain in a measurement: some 0.3 ms."""
 TRIALS = 20
-CACHED_ELEMENTS, MEMORY_ELEMENTS = 1 << 16, 1 << 24
-"""float32 elements of each thread's copy in a core's own cache (with its target 512 KiB), and of one beyond all caches."""
+COPIES = {"core cache": 1 << 16, "shared cache": 1 << 20, "memory": 1 << 24}
+"""float32 elements of a copy in a core's own cache (with its target 512 KiB), in that of all cores, and beyond them."""
 
 
 def _multiply_adds_body(sums: Any, count: int) -> None:
@@ -100,10 +100,8 @@ def copy_bandwidth(elements: int) -> float:
 
 def peaks() -> dict[str, float]:
     """Return the machine's best figures with the threads in use: GF/s and GB/s."""
-    cached = CACHED_ELEMENTS * _config.get_num_threads()
     return {
         "peak float32 GF/s": round(flops("float32"), 1),
         "peak float64 GF/s": round(flops("float64"), 1),
-        "copy in cache GB/s": round(copy_bandwidth(cached), 1),
-        "copy from memory GB/s": round(copy_bandwidth(MEMORY_ELEMENTS), 1),
+        **{f"copy in {place} GB/s": round(copy_bandwidth(elements), 1) for place, elements in COPIES.items()},
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from dataclasses import replace
 from statistics import median
@@ -26,7 +25,6 @@ def prepare(case: AbstractCase, library: AbstractPeer) -> Prepare | None:
     prepared = library.prepare(case)
     if prepared is not None:
         case.verify(prepared)
-        gc.collect()
         time.sleep(REST_SECONDS)
     return prepared
 

@@ -29,9 +29,9 @@ ROTATED_BYTES = 1 << 24
 """Operands are taken in turn from sets of so many bytes together: more than a core's own caches hold."""
 MAX_ROTATION = 8
 
-SAMPLE_NANOSECONDS = 2.5e8
+SAMPLE_NANOSECONDS = 1.5e8
 """All rounds of a case take about so long, within the bounds below."""
-MIN_ROUNDS, MAX_ROUNDS = 10, 300
+MIN_ROUNDS, MAX_ROUNDS = 8, 200
 FLOPS_PER_NANOSECOND, BYTES_PER_NANOSECOND, CALL_NANOSECONDS = 40, 4, 20_000
 """Speeds of a slow library, from which the number of rounds follows: it is the same for all libraries."""
 

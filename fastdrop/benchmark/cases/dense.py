@@ -56,6 +56,7 @@ class AbstractLayerCase(AbstractCase):
         rng = np.random.default_rng(number)
         shapes = (self.batch, self.fan_in), (self.fan_in, self.fan_out), (self.fan_out,), (self.batch, self.fan_out)
         x, weight, bias, dy = (rng.uniform(-1, 1, shape).astype(self.dtype) for shape in shapes)
+        weight *= np.sqrt(3 / self.fan_in)  # products of about 1, where activations are neither linear nor saturated
         return Operands(x, np.require(weight, requirements=[self.order]), bias, dy)
 
 

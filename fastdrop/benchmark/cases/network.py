@@ -103,7 +103,7 @@ class Fit(Step):
     """One epoch of the library's own training loop; returns the mean loss."""
 
     operation = "fit"
-    repeats = 50
+    repeats = 25
 
     @cached_property
     def data(self) -> Batch:
