@@ -22,7 +22,7 @@ def of_width(width: int) -> Architecture:
 
 def cases(quick: bool) -> list[AbstractCase]:
     if quick:
-        return [Step(of_width(13), batch) for batch in (1, 7)]
+        return [Step(of_width(FIXED_WIDTH), batch) for batch in (1, 7)]
     by_batch = [Step(of_width(FIXED_WIDTH), batch) for batch in BATCHES]
     return [*by_batch, *(Step(of_width(width), FIXED_BATCH) for width in WIDTHS if width != FIXED_WIDTH)]
 

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fastdrop.benchmark.machine import least_seconds
+
 Row = dict[str, Any]
 
 COMMENT = "# "
 MICROSECONDS = 1e6
 STATISTICS = ("min", "q1", "median", "q3")
-CORE_CACHE_BYTES, SHARED_CACHE_BYTES = 1 << 20, 1 << 24
-"""Work on so many bytes is compared with a copy in that place, larger work with one in memory."""
 
 
 def rows(record: dict[str, Any]) -> dict[str, list[Row]]:
@@ -29,11 +29,9 @@ def rows(record: dict[str, Any]) -> dict[str, list[Row]]:
 def _row(benchmark: dict[str, Any], machine: dict[str, Any]) -> Row:
     """Return facts and figures of one benchmark, times for one unit of its work."""
     facts, stats = dict(benchmark["extra_info"]), benchmark["stats"]
+    least = least_seconds(facts, machine)
     flops, nbytes, repeats = facts.pop("flops"), facts.pop("bytes"), facts.pop("repeats")
     seconds = {name: stats[name] / repeats for name in STATISTICS}
-    place = "core cache" if nbytes <= CORE_CACHE_BYTES else "shared cache" if nbytes <= SHARED_CACHE_BYTES else "memory"
-    peak = machine[f"peak {facts.get('dtype', 'float32')} GF/s"]
-    least = max(flops / peak, nbytes / machine[f"copy in {place} GB/s"]) / 1e9
     return {
         **facts,
         **{f"{name}_us": round(value * MICROSECONDS, 3) for name, value in seconds.items()},

@@ -24,7 +24,7 @@ ORDER = [  # low to high: a module imports only from what stands before it, or f
     "layers", "fusion",
     "inference", "serialization", "callbacks", "evaluation", "_run", "training",
     "sequential", "loading", "data", "warm",
-    "benchmark",
+    "testing", "benchmark",
     "cli", "__main__",
 ]  # fmt: skip
 
@@ -123,12 +123,14 @@ HEAVY = {
     "numba": ("_config", "backends.cpu", "backends.formulas"),
     "llvmlite": ("_config", "backends.cpu", "backends.formulas", "benchmark"),
     "safetensors": ("_files",),
-    "tqdm": ("_display",),
+    "tqdm": ("_display", "cli"),
+    "tabulate": ("cli",),
+    "pytest": ("testing",),
     "matplotlib": ("cli",),
     "click": ("cli",),
     **dict.fromkeys(("torch", "jax", "keras", "tensorflow", "onnx", "onnxruntime", "sklearn", "threadpoolctl"), ("benchmark",)),
 }
-LAZY = {"safetensors", "tqdm", "matplotlib"}
+LAZY = {"safetensors", "tqdm", "matplotlib", "tabulate"}
 """Imported inside functions only."""
 
 

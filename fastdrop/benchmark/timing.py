@@ -6,12 +6,13 @@ import time
 from dataclasses import replace
 from statistics import median
 
+from fastdrop import _config
 from fastdrop.benchmark.cases import AbstractCase, Prepare
 from fastdrop.benchmark.peers.base import AbstractPeer
 
 WARM_UP_ROUNDS = 3
-REST_SECONDS = 0.05
-"""Threads of a BLAS or of another library wait busily for more work for some time (OpenBLAS's: 26 ms): until they sleep."""
+REST_SECONDS = 0.15
+"""Threads of a BLAS or of another library wait busily for more work for some time (OpenBLAS's: 0.1 s): until they sleep."""
 
 
 def prepare(case: AbstractCase, library: AbstractPeer) -> Prepare | None:
@@ -25,7 +26,8 @@ def prepare(case: AbstractCase, library: AbstractPeer) -> Prepare | None:
     prepared = library.prepare(case)
     if prepared is not None:
         case.verify(prepared)
-        time.sleep(REST_SECONDS)
+        if _config.get_num_threads() > 1:
+            time.sleep(REST_SECONDS)
     return prepared
 
 

@@ -18,7 +18,7 @@ from fastdrop._types import Array
 Work: TypeAlias = Callable[[], Any]
 Prepare: TypeAlias = Callable[[int], Work]
 
-LEARNING_RATE, MOMENTUM = 0.001, 0.9
+LEARNING_RATE, MOMENTUM = 0.01, 0.9
 """Of all optimisers."""
 
 RELATIVE_ERROR = {"float32": 1e-5, "float64": 1e-13}
