@@ -1,81 +1,290 @@
-"""Turn a pytest-benchmark JSON file of `bench_dropout.py` into a CSV and the README's table.
+"""Make the README's tables, and the picture of the growth, from the committed results.
 
-pytest bench/bench_dropout.py --benchmark-only --log2-sizes 16,20,24 --benchmark-json=dropout.json
-python bench/table.py dropout.json bench/results/dropout.csv > table.md
+python bench/table.py > tables.md
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
-COLUMNS = ("library", "version", "direction", "rate", "elements", "threads", "min_us", "median_us", "ns_per_element", "rounds")
-ORDER = ("fastdrop", "torch eager", "torch.compile", "jax", "tensorflow", "numpy_copy", "own_copy")
-TITLES = {
-    "numpy_copy": "`np.multiply(x, 2, out=)`",
-    "own_copy": "own kernel, scaled copy",
-    "jax": "JAX",
-    "tensorflow": "TensorFlow",
-}
-MICROSECONDS = 1e6
+from bench_growth import of_width
+from plot import plot_growth, sweep
+from results import Row, read
+from tabulate import tabulate
+
+OWN, BARE_PEERS = "fastdrop", ("NumPy", "torch eager")
+FUSED_PEERS = ("torch eager", "torch.compile", "JAX", "Keras")
+LARGE, SMALL = "784-1024-1024-10", "64-64-64-10"
+ROOFLINE = ("dense", "dropout", "activations", "softmax", "losses", "updates", "masks")
+FACTS = ("operation", "kind", "name", "rule", "activation", "rate", "backward", "batch", "fan_in", "fan_out", "rows", "columns")
+FACTS += ("classes", "elements", "count")
+"""What tells the kernels apart."""
+LIMIT = 1.3
+PRODUCTS_OF_BACKWARD = ("forward", "dx", "dweight")
 
 
-def row(benchmark: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures of one benchmark."""
-    facts, stats = benchmark["extra_info"], benchmark["stats"]
-    return {
-        **{name: facts.get(name, "") for name in COLUMNS},
-        "min_us": round(stats["min"] * MICROSECONDS, 2),
-        "median_us": round(stats["median"] * MICROSECONDS, 2),
-        "ns_per_element": round(stats["min"] * 1e9 / facts["elements"], 4),
-        "rounds": stats["rounds"],
-    }
+class Results:
+    """The rows of one suite."""
+
+    def __init__(self, folder: Path, suite: str) -> None:
+        self.rows = read(folder / f"{suite}.csv")
+
+    def pick(self, **wanted: Any) -> list[Row]:
+        """Return the rows with these facts."""
+        return [row for row in self.rows if all(row.get(name) == value for name, value in wanted.items())]
+
+    def median(self, **wanted: Any) -> float | None:
+        """Return the least median of the rows with these facts, in microseconds: that of the faster memory layout."""
+        return min((row["median_us"] for row in self.pick(**wanted)), default=None)
+
+    def values(self, name: str, **wanted: Any) -> list[Any]:
+        """Return the different values of a fact, in their order."""
+        return list(dict.fromkeys(row[name] for row in self.pick(**wanted) if row.get(name, "") != ""))
+
+    def libraries(self, **wanted: Any) -> list[str]:
+        """Return the libraries that have such rows."""
+        return self.values("library", **wanted)
 
 
-def machine(benchmarks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the facts that all benchmarks of the file share."""
-    shared = dict(benchmarks[0]["extra_info"])
-    for each in benchmarks:
-        shared = {name: value for name, value in shared.items() if each["extra_info"].get(name) == value}
-    return shared
+def milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value / 1e3:.3g}"
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return nanoseconds an element, forward, best of all rounds, by library and size."""
-    sizes = sorted({row["elements"] for row in rows})
-    head = ["forward, ns an element"] + [f"2^{size.bit_length() - 1}, rate {rate}" for size in sizes for rate in (0.1, 0.5)]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for library in ORDER:
-        cells = []
-        for size in sizes:
-            for rate in (0.1, 0.5):
+def microseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Return the geometric mean; None where a value is missing."""
+    known = list(values)
+    return geometric_mean(known) if known and None not in known else None  # type: ignore[arg-type]
+
+
+def ratio(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a / b
+
+
+def least(values: Iterable[float | None]) -> float | None:
+    return min((value for value in values if value is not None), default=None)
+
+
+def times(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def shapes(results: Results, **wanted: Any) -> list[dict[str, int]]:
+    """Return the shapes of the dense layers measured."""
+    names = ("batch", "fan_in", "fan_out")
+    found = dict.fromkeys(tuple(row[name] for name in names) for row in results.pick(**wanted))
+    return [dict(zip(names, shape, strict=True)) for shape in found]
+
+
+def products(results: Results) -> str:
+    """Bare products: geometric means over the shapes, as speed next to the peers."""
+    body = []
+    for threads in results.values("threads"):
+        for dtype in results.values("dtype", operation="product"):
+            for kind in PRODUCTS_OF_BACKWARD:
+                facts = {"operation": "product", "threads": threads, "dtype": dtype, "kind": kind}
                 found = [
-                    each["ns_per_element"]
-                    for each in rows
-                    if each["library"] == library and each["elements"] == size
-                    and each["direction"] in ("forward", "") and each["rate"] in (rate, "")
-                ]  # fmt: skip
-                cells.append(f"{found[0]:.2f}" if found else "-")
-        lines.append(f"| {TITLES.get(library, library)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+                    {library: results.median(library=library, **shape, **facts) for library in (OWN, *BARE_PEERS)}
+                    for shape in shapes(results, **facts)
+                ]
+                peers = [least(each[peer] for peer in BARE_PEERS) for each in found]
+                body.append(
+                    [dtype, threads, kind]
+                    + [times(mean(ratio(each[peer], each[OWN]) for each in found)) for peer in BARE_PEERS]
+                    + [times(mean(ratio(peer, each[OWN]) for peer, each in zip(peers, found, strict=True)))]
+                    + [f"{mean(row['share_of_peak'] for row in results.pick(library=OWN, **facts)):.0%}"]
+                )
+    return table(["", "threads", "product", *(f"times as fast as {peer}" for peer in BARE_PEERS), "the faster", "of peak"], body)
 
 
-def main(source: str, target: str) -> None:
-    """Write the CSV, its machine facts in comment lines, and print the table."""
-    record = json.loads(Path(source).read_text())
-    rows = [row(each) for each in record["benchmarks"]]
-    rows.sort(key=lambda each: (each["elements"], each["direction"], str(each["rate"]), each["library"]))
-    facts = {"date": record["datetime"][:10], **machine(record["benchmarks"])}
-    with Path(target).open("w", newline="") as file:
-        file.writelines(f"# {name}: {value}\n" for name, value in facts.items())
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    print(table(rows))
+def products_by_shape(results: Results) -> str:
+    """Bare products, float32, in milliseconds."""
+    body = []
+    for shape in shapes(results, operation="product"):
+        for kind in PRODUCTS_OF_BACKWARD:
+            facts = {"operation": "product", "dtype": "float32", "kind": kind, **shape}
+            cells = [
+                milliseconds(results.median(library=library, threads=threads, **facts))
+                for threads in results.values("threads")
+                for library in (OWN, *BARE_PEERS)
+            ]
+            body.append([" x ".join(map(str, shape.values())), kind, *cells])
+    head = [f"{library}, {threads}" for threads in results.values("threads") for library in (OWN, *BARE_PEERS)]
+    return table(["batch x in x out", "product, ms by threads", *head], body)
+
+
+def fused(results: Results) -> str:
+    """The fused layer in milliseconds, beside bare products: one shape, and geometric means of the ratios over all shapes."""
+    body = []
+    for threads in results.values("threads"):
+        for rate in results.values("rate", activation="relu"):
+            for backward in (False, True):
+                kinds = PRODUCTS_OF_BACKWARD if backward else ("forward",)
+
+                def bare(library: str, shape: dict[str, int], threads: int = threads, kinds: Sequence[str] = kinds) -> float:
+                    return sum(
+                        results.median(library=library, threads=threads, dtype="float32", kind=kind, **shape) for kind in kinds
+                    )
+
+                facts = {"operation": "dense", "threads": threads, "activation": "relu", "rate": rate, "backward": backward}
+                own = [(shape, results.median(library=OWN, **facts, **shape)) for shape in shapes(results, **facts)]
+                body.append(
+                    [threads, rate, "forward, backward" if backward else "forward"]
+                    + [times(mean(ratio(value, bare(OWN, shape)) for shape, value in own))]
+                    + [times(mean(ratio(value, least(bare(peer, shape) for peer in BARE_PEERS)) for shape, value in own))]
+                    + [
+                        times(mean(ratio(results.median(library=peer, **facts, **shape), value) for shape, value in own))
+                        for peer in FUSED_PEERS
+                    ]
+                )
+    head = ["own bare products", "the faster peer's bare products"]
+    return table(
+        ["threads", "rate", "", *(f"time next to {each}" for each in head), *(f"times as fast as {p}" for p in FUSED_PEERS)], body
+    )
+
+
+def by_library(
+    results: Results, columns: Sequence[dict[str, Any]], form: Callable[[float | None], str], titles: Sequence[str]
+) -> str:
+    """Return a table of libraries against columns of facts, at each number of threads."""
+    threads = results.values("threads")
+    wanted = [{**facts, "threads": count} for facts in columns for count in threads]
+    body = [
+        [library, *(form(results.median(library=library, **facts)) for facts in wanted)]
+        for library in results.libraries()
+        if any(results.pick(library=library, **facts) for facts in wanted)
+    ]
+    return table(["", *(f"{title}, {count} thread{'s' * (count > 1)}" for title in titles for count in threads)], body)
+
+
+def steps(results: Results) -> str:
+    """Training steps, in milliseconds."""
+    columns = [
+        {"operation": operation, "architecture": architecture} for architecture in (LARGE, SMALL) for operation in ("step", "fit")
+    ]
+    titles = [f"{each['architecture']}{', `fit`' * (each['operation'] == 'fit')}" for each in columns]
+    return by_library(results, columns, milliseconds, titles)
+
+
+def inference(results: Results) -> str:
+    """Inference, in microseconds."""
+    batches = results.values("batch")
+    columns = [{"operation": "inference", "batch": batch} for batch in batches]
+    return by_library(results, columns, microseconds, [f"batch {batch}" for batch in batches])
+
+
+def serving(results: Results) -> str:
+    """Calls a second from several Python threads."""
+    body = []
+    for batch in results.values("batch"):
+        found = {
+            callers: results.median(operation="serving", batch=batch, callers=callers, threads=max(results.values("threads")))
+            for callers in results.values("callers")
+        }
+        body.append([batch, *(f"{1e6 / value:.0f}" if value else "-" for value in found.values())])
+    return table(["batch", *(f"calls a second, {callers} Python thread(s)" for callers in results.values("callers"))], body)
+
+
+def dropout(results: Results) -> str:
+    """Elementwise dropout, forward, in nanoseconds an element."""
+    threads, rates = results.values("threads"), results.values("rate")
+    columns = [
+        (elements, rate, threads[0] if elements <= 1 << 16 else threads[-1])
+        for elements in results.values("elements")
+        for rate in rates
+    ]
+    body = []
+    for library in results.libraries():
+        facts = [{"elements": n, "rate": rate, "threads": count, "library": library} for n, rate, count in columns]
+        found = [results.median(operation="dropout", backward=False, **each) for each in facts]
+        if any(found):
+            body.append([library, *(_per_element(value, n) for value, (n, _, _) in zip(found, columns, strict=True))])
+        copies = [results.median(operation="scaled_copy", library=library, elements=n, threads=count) for n, _, count in columns]
+        if any(copies):
+            cells = [_per_element(value, n) for value, (n, _, _) in zip(copies, columns, strict=True)]
+            body.append([f"{library}, scaled copy", *cells])
+    return table(["forward, ns an element", *(f"2^{n.bit_length() - 1}, rate {rate}" for n, rate, _ in columns)], body)
+
+
+def roofline(results: Results) -> str:
+    """Own kernels, float32, one thread: time next to the least that peak and copy bandwidth allow."""
+    body = []
+    for row in results.pick(library=OWN, threads=min(results.values("threads"))):
+        if row.get("dtype", "float32") == "float32" and row["operation"] not in ("serving", "fit"):
+            elements = row.get("elements") or row.get("rows", 0) * (row.get("columns") or row.get("classes", 0))
+            body.append(
+                [
+                    " ".join(str(row[name]) for name in FACTS if row.get(name, "") not in ("", False)).replace(
+                        "True", "backward"
+                    ),
+                    microseconds(row["median_us"]),
+                    _per_element(row["median_us"], elements) if elements else "-",
+                    f"{row['gflops']:.1f}" if row["gflops"] else "-",
+                    f"{row['gbytes']:.1f}",
+                    f"{row['share_of_peak']:.0%}",
+                ]
+            )
+    return table(["kernel", "us", "ns an element", "GF/s", "GB/s", "of peak"], body)
+
+
+def outliers(results: Results) -> str:
+    """Sizes whose time is above LIMIT times the line through their neighbours, by work."""
+    body = []
+    for against in ("batch", "width"):
+        for threads in results.values("threads"):
+            for library in results.libraries():
+                points = sweep(results.pick(threads=threads), library, against)
+                for (left, before), (size, time), (right, after) in zip(points, points[1:], points[2:], strict=False):
+                    line = before + (after - before) * (work(against, size) - work(against, left)) / (
+                        work(against, right) - work(against, left)
+                    )
+                    if time > LIMIT * line:
+                        body.append([library, threads, against, size, f"{time / line:.2f}"])
+    return table(["library", "threads", "", "size", "times the line through its neighbours"], body)
+
+
+def work(against: str, size: int) -> float:
+    """Return the operations of a step of that size, but for a factor."""
+    return size if against == "batch" else of_width(size).flops(1)
+
+
+def _per_element(value: float | None, elements: int) -> str:
+    return "-" if value is None else f"{value * 1e3 / elements:.2f}"
+
+
+def table(head: Sequence[str], body: Sequence[Sequence[Any]]) -> str:
+    return tabulate(body, head, tablefmt="pipe", disable_numparse=True)
+
+
+TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
+    "Bare products": ("dense", products),
+    "Bare products by shape": ("dense", products_by_shape),
+    "Fused layer": ("dense", fused),
+    "Training steps": ("step", steps),
+    "Inference": ("inference", inference),
+    "Serving": ("inference", serving),
+    "Dropout": ("dropout", dropout),
+    **{f"Roofline: {suite}": (suite, roofline) for suite in ROOFLINE},
+    "Growth": ("growth", outliers),
+}
+
+
+def main(folder: Path) -> None:
+    for title, (suite, make) in TABLES.items():
+        results = Results(folder, suite)
+        if results.rows:
+            print(f"### {title}\n\n{make(results)}\n")
+    growth = Results(folder, "growth").rows
+    if growth:
+        plot_growth(growth, folder / "growth.png")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "results")

@@ -24,6 +24,7 @@ ORDER = [  # low to high: a module imports only from what stands before it, or f
     "layers", "fusion",
     "inference", "serialization", "callbacks", "evaluation", "_run", "training",
     "sequential", "loading", "data", "warm",
+    "testing", "benchmark",
     "cli", "__main__",
 ]  # fmt: skip
 
@@ -111,21 +112,25 @@ def test_the_reference_imports_no_other_backend() -> None:
 
 
 def test_only_selection_imports_a_backend() -> None:
+    """The measurement of the machine's peak is a kernel of its own."""
     for module, path in MODULES.items():
         for name in ("backends.cpu", "backends.reference"):
             if not module.startswith(name) and any(other.startswith(name) for other in _own_imports(path)):
-                assert module == "backends.select"
+                assert module in ("backends.select", "benchmark.peak"), module
 
 
 HEAVY = {
     "numba": ("_config", "backends.cpu", "backends.formulas"),
-    "llvmlite": ("_config", "backends.cpu", "backends.formulas"),
+    "llvmlite": ("_config", "backends.cpu", "backends.formulas", "benchmark"),
     "safetensors": ("_files",),
-    "tqdm": ("_display",),
+    "tqdm": ("_display", "cli"),
+    "tabulate": ("cli",),
+    "pytest": ("testing",),
     "matplotlib": ("cli",),
     "click": ("cli",),
+    **dict.fromkeys(("torch", "jax", "keras", "tensorflow", "onnx", "onnxruntime", "sklearn", "threadpoolctl"), ("benchmark",)),
 }
-LAZY = {"safetensors", "tqdm", "matplotlib"}
+LAZY = {"safetensors", "tqdm", "matplotlib", "tabulate"}
 """Imported inside functions only."""
 
 
@@ -186,9 +191,10 @@ def test_public_names_resolve() -> None:
 
 NUMBA_OPTIONS = {"parallel", "fastmath", "error_model", "nogil", "boundscheck"}
 OPTION_FILES = {"backends.cpu._jit", "backends.formulas._formula"}
+OTHER_COMPILERS = {"benchmark.peers.jax"}
 
 
-@pytest.mark.parametrize("module", sorted(set(MODULES) - OPTION_FILES))
+@pytest.mark.parametrize("module", sorted(set(MODULES) - OPTION_FILES - OTHER_COMPILERS))
 def test_numba_options_are_written_in_one_place(module: str) -> None:
     """Kernels are made by the project's decorators, which own all options."""
     for node in ast.walk(TREES[MODULES[module]]):

@@ -308,12 +308,58 @@ def test_info_names_versions_and_threads(capsys: pytest.CaptureFixture[str]):
         assert re.search(rf"^{word} +\S", out, re.MULTILINE), word
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["predict"], ["info"]])
+@pytest.fixture
+def few_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare with NumPy alone, whatever is installed."""
+    monkeypatch.setattr("fastdrop.benchmark.peers.select.installed", lambda: ["fastdrop", "NumPy", "torch.compile"])
+
+
+@pytest.mark.usefixtures("few_libraries")
+def test_bench_compares_and_writes_a_table(folder: Path, capsys: pytest.CaptureFixture[str]):
+    threads = fd.get_num_threads()
+    assert run(["bench", "--quick", "--threads", "1", "--csv", "b.csv", "--no-progress"]) == 0
+    fd.set_num_threads(threads)
+    out, err = capsys.readouterr()
+    assert complaints(err) == []
+    machine, peak, empty, header, _, *lines = out.splitlines()
+    assert ", 1 thread(s), fastdrop" in machine
+    assert re.fullmatch(r"peak [\d.]+ GF/s, copies \(GB/s\): [\d.]+ core, [\d.]+ shared, [\d.]+ memory", peak)
+    assert empty == ""
+    assert header.split() == ["milliseconds", "fastdrop", "NumPy", "of", "peak"]
+    assert [line.split("  ")[0] for line in lines] == [
+        "dropout, 2^16",
+        "step 64-64-64-10, batch 32",
+        "inference 64-64-64-10, batch 1",
+    ]
+    assert all(re.search(r" [\d.]+ +([\d.]+|-) +\d+%$", line) for line in lines)
+    head, *rows = read("b.csv")
+    assert head[:5] == ["case", "library", "version", "median_us", "share_of_peak"]
+    assert {"cpu", "threads", "threading layer", "numba", "peak float32 GF/s", "copy in memory GB/s"} <= set(head)
+    assert [row[1] for row in rows] == ["fastdrop", "fastdrop", "NumPy", "fastdrop", "NumPy"]
+    assert all(float(row[3]) > 0 and float(row[4]) > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "line"),
+    [
+        (["--threads", "0"], 2, "Error: Invalid value for '--threads': 0 is not in the range x>=1."),
+        (["--threads", "two"], 2, "Error: Invalid value for '--threads': 'two' is not a valid integer range."),
+        (["extra"], 2, "Error: Got unexpected extra argument (extra)"),
+        (["--csv", "nowhere/b.csv"], 1, "error: nowhere/b.csv: cannot be written: there is no folder "),
+    ],
+)
+def test_bad_options_of_bench(folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], code: int, line: str):
+    assert run(["bench", "--quick", *options]) == code
+    assert capsys.readouterr().err.splitlines()[-1].startswith(line)
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["predict"], ["bench"], ["info"]])
 def test_help_shows_what_there_is(command: list[str], capsys: pytest.CaptureFixture[str]):
     assert run([*command, "--help"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("Usage: fastdrop")
-    if command in ([], ["train"], ["predict"]):
+    if command != ["info"]:
         assert "Examples:\n" in out
     if command == ["train"]:
         assert re.search(r"\[default:\s+1024,1024\]", out)
@@ -343,6 +389,7 @@ def without(package: str) -> str:
             ["train"],
             'error: the plot needs the package matplotlib: pip install "fastdrop-nn[app]", or use --no-plot',
         ),
+        ("tabulate", ["bench"], 'error: the table needs the package tabulate: pip install "fastdrop-nn[app]"'),
     ],
 )
 def test_a_missing_package_is_one_line(folder: Path, package: str, arguments: list[str], line: str):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from fastdrop._version import __version__
+from fastdrop.cli.bench import bench
 from fastdrop.cli.info import info
 from fastdrop.cli.predict import predict
 from fastdrop.cli.train import EXIT_INTERRUPTED, train
@@ -27,12 +28,14 @@ def app() -> None:
       fastdrop train                              train on the embedded handwritten digits
       fastdrop train --data mnist --epochs 30     train on a folder of IDX files
       fastdrop predict model.safetensors x.csv -o classes.csv
+      fastdrop bench                              how fast this machine is, next to other libraries
       fastdrop info                               versions, CPU, threads, cache
     """
 
 
 app.add_command(train)
 app.add_command(predict)
+app.add_command(bench)
 app.add_command(info)
 
 

@@ -1,0 +1,97 @@
+"""Results: pytest-benchmark's JSON files as tables, a CSV for each suite with the machine's facts above it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fastdrop.benchmark.machine import least_seconds
+
+Row = dict[str, Any]
+
+COMMENT = "# "
+MICROSECONDS = 1e6
+STATISTICS = ("min", "q1", "median", "q3")
+
+
+def rows(record: dict[str, Any]) -> dict[str, list[Row]]:
+    """Return the rows of each suite in a JSON record."""
+    found: dict[str, list[Row]] = {}
+    for benchmark in record["benchmarks"]:
+        suite = Path(benchmark["fullname"].split("::")[0]).stem.removeprefix("bench_")
+        found.setdefault(suite, []).append(_row(benchmark, record["machine_info"]["fastdrop"]))
+    return found
+
+
+def _row(benchmark: dict[str, Any], machine: dict[str, Any]) -> Row:
+    """Return facts and figures of one benchmark, times for one unit of its work."""
+    facts, stats = dict(benchmark["extra_info"]), benchmark["stats"]
+    least = least_seconds(facts, machine)
+    flops, nbytes, repeats = facts.pop("flops"), facts.pop("bytes"), facts.pop("repeats")
+    seconds = {name: stats[name] / repeats for name in STATISTICS}
+    return {
+        **facts,
+        **{f"{name}_us": round(value * MICROSECONDS, 3) for name, value in seconds.items()},
+        "rounds": stats["rounds"],
+        "gflops": round(flops / seconds["median"] / 1e9, 2),
+        "gbytes": round(nbytes / seconds["median"] / 1e9, 2),
+        "share_of_peak": round(least / seconds["median"], 3),
+    }
+
+
+def machine_lines(records: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the facts about machine and runs, a line each; what differs between the runs once for each."""
+    facts = [{"date": record["datetime"][:10], **record["machine_info"]["fastdrop"]} for record in records]
+    lines = []
+    for name in facts[0]:
+        values = [each[name] for each in facts]
+        if len(set(values)) == 1:
+            lines.append(f"{name}: {values[0]}")
+        else:
+            lines += [f"{name} (threads {each['threads']}): {each[name]}" for each in facts if name != "threads"]
+    return lines
+
+
+def convert(sources: Iterable[Path], folder: Path) -> list[Path]:
+    """Write the CSV of each suite in the JSON files; return their paths."""
+    records = [json.loads(source.read_text(encoding="utf-8")) for source in sources]
+    lines = machine_lines(records)
+    suites: dict[str, list[Row]] = {}
+    for record in records:
+        for suite, found in rows(record).items():
+            suites.setdefault(suite, []).extend(found)
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_write(folder / f"{suite}.csv", lines, found) for suite, found in suites.items()]
+
+
+def _write(path: Path, lines: Iterable[str], found: list[Row]) -> Path:
+    figures = list(found[0])[-len(STATISTICS) - 4 :]
+    facts = list(dict.fromkeys(name for row in found for name in row if name not in figures))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(f"{COMMENT}{line}\n" for line in lines)
+        writer = csv.DictWriter(file, [*facts, *figures], restval="")
+        writer.writeheader()
+        writer.writerows(found)
+    return path
+
+
+def read(path: Path) -> list[Row]:
+    """Return the rows of a CSV, numbers as numbers; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = (line for line in file if not line.startswith(COMMENT))
+        return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(lines)]
+
+
+def _value(text: str) -> Any:
+    """Return a number where the text is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return {"True": True, "False": False}.get(text, text)

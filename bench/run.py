@@ -1,0 +1,54 @@
+"""Run the suites, in a new process for each number of threads, and write a CSV for each into a folder.
+
+python bench/run.py                                     # everything: one thread, then all
+python bench/run.py --threads 1 --suites step,dense -o /tmp/results
+python bench/run.py --quick --peers none
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from results import convert
+
+from fastdrop import _config
+from fastdrop.benchmark.machine import pinned
+
+FOLDER = Path(__file__).parent
+
+
+def run(suites: list[str], threads: int, options: list[str], record: Path) -> None:
+    """Run pytest on the suites in a process that has so many CPUs."""
+    files = [str(FOLDER / f"bench_{suite}.py") for suite in suites]
+    command = [sys.executable, "-m", "pytest", *files, "-q", "-r", "fE", "--benchmark-only", "--benchmark-columns=median"]
+    with pinned(threads) as environment:
+        result = subprocess.run(
+            [*command, f"--threads={threads}", f"--benchmark-json={record}", *options], env=environment, check=False
+        )
+    if result.returncode:
+        sys.exit(result.returncode)
+
+
+def main() -> None:
+    every = sorted(path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py"))
+    available = _config.available_cpus()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", default=",".join(map(str, sorted({1, available}))), help="default: %(default)s")
+    parser.add_argument("--suites", default=",".join(every), help="default: %(default)s")
+    parser.add_argument("-o", "--output", type=Path, default=FOLDER / "results", help="folder of the CSV files")
+    arguments, options = parser.parse_known_args()
+    with tempfile.TemporaryDirectory() as folder:
+        records = []
+        for threads in map(int, arguments.threads.split(",")):
+            records.append(Path(folder) / f"{threads}.json")
+            run(arguments.suites.split(","), threads, options, records[-1])
+        for path in convert(records, arguments.output):
+            print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Whole networks: training steps, `fit`, inference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastdrop._types import Array
+from fastdrop.benchmark.cases.base import AbstractCase, Prepare, check_close, rotation
+
+Batch: TypeAlias = tuple[Array, Array]
+
+DTYPE = "float32"
+INPUT_NORM = 4.0
+"""About the norm of a row: networks of 512 units and more learn in a few steps, and do not diverge on one row."""
+VERIFIED_STEPS = 16
+FINAL_STEPS = 3
+"""The mean loss of so many steps at the end is compared with that of as many at the start."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A dense network: relu between the layers, dropout of `rates` before each of them."""
+
+    units: tuple[int, ...] = (784, 1024, 1024, 10)
+    rates: tuple[float, ...] = (0.2, 0.5, 0.5)
+
+    @property
+    def name(self) -> str:
+        """The units, joined by hyphens."""
+        return "-".join(map(str, self.units))
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(self.units))
+
+    def flops(self, rows: int) -> float:
+        """Return the operations of the products of a forward pass."""
+        return 2.0 * rows * sum(fan_in * fan_out for fan_in, fan_out in pairwise(self.units))
+
+    def starting_values(self) -> Iterator[Batch]:
+        """Yield weight (fan_in, fan_out) and bias of each layer, the same every time (Glorot's uniform)."""
+        rng = np.random.default_rng(0)
+        for fan_in, fan_out in pairwise(self.units):
+            limit = np.sqrt(6 / (fan_in + fan_out))
+            yield rng.uniform(-limit, limit, (fan_in, fan_out)).astype(DTYPE), rng.uniform(-limit, limit, fan_out).astype(DTYPE)
+
+    def rows(self, count: int, number: int = 0) -> Batch:
+        """Return inputs and labels: each class around a centre of its own, noise of half its size."""
+        classes, features, rng = self.units[-1], self.units[0], np.random.default_rng(number)
+        centres = np.random.default_rng(0).choice([-1.0, 1.0], (classes, features))
+        labels = rng.integers(0, classes, count)
+        x = centres[labels] + rng.normal(0, 0.5, (count, features))
+        return (x * (INPUT_NORM / np.sqrt(features))).astype(DTYPE), labels
+
+
+@dataclass(frozen=True)
+class AbstractNetworkCase(AbstractCase):
+    """What the cases of networks share."""
+
+    architecture: Architecture
+    batch: int
+
+    def facts(self) -> dict[str, Any]:
+        """Return what describes the case in a table; the network by its units."""
+        return super().facts() | {"architecture": self.architecture.name}
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        """Inputs and labels that are taken in turn, round by round."""
+        nbytes = self.batch * self.architecture.units[0] * np.dtype(DTYPE).itemsize
+        return [self.architecture.rows(self.batch, number) for number in range(rotation(nbytes))]
+
+
+@dataclass(frozen=True)
+class Step(AbstractNetworkCase):
+    """A training step: forward with new masks, loss, backward, update by SGD with momentum; returns the loss."""
+
+    operation = "step"
+
+    @property
+    def flops(self) -> float:
+        first = 2.0 * self.batch * self.architecture.units[0] * self.architecture.units[1]
+        return 3 * self.architecture.flops(self.batch) - first  # nobody needs the gradient of the inputs
+
+    @property
+    def nbytes(self) -> float:
+        return 5.0 * self.architecture.parameters * np.dtype(DTYPE).itemsize  # weights and velocity read and written, gradient
+
+    def verify(self, prepare: Prepare) -> None:
+        """The loss falls on one batch."""
+        losses = [float(prepare(step * len(self.batches))()) for step in range(VERIFIED_STEPS)]
+        assert np.mean(losses[-FINAL_STEPS:]) < np.mean(losses[:FINAL_STEPS]), losses
+
+
+@dataclass(frozen=True)
+class Fit(Step):
+    """One epoch of the library's own training loop; returns the mean loss."""
+
+    operation = "fit"
+    repeats = 25
+
+    @cached_property
+    def data(self) -> Batch:
+        """Inputs and labels of an epoch of `repeats` steps."""
+        return self.architecture.rows(self.batch * self.repeats)
+
+    def verify(self, prepare: Prepare) -> None:
+        """The second epoch's loss is below the first one's."""
+        first, second = float(prepare(0)()), float(prepare(1)())
+        assert second < first, (first, second)
+
+
+@dataclass(frozen=True)
+class Inference(AbstractNetworkCase):
+    """Outputs (logits) of the network."""
+
+    operation = "inference"
+
+    @property
+    def flops(self) -> float:
+        return self.architecture.flops(self.batch)
+
+    @property
+    def nbytes(self) -> float:
+        return float(self.architecture.parameters * np.dtype(DTYPE).itemsize)
+
+    def verify(self, prepare: Prepare) -> None:
+        """The logits are those of binary64, to rounding."""
+        for number in range(min(2, len(self.batches))):
+            self.check(number, prepare(number)())
+
+    def check(self, number: int, outputs: Any) -> None:
+        """Check the outputs for the round's inputs."""
+        *hidden, (weight, bias) = self.architecture.starting_values()
+        y = self.batches[number % len(self.batches)][0].astype(np.float64)
+        for hidden_weight, hidden_bias in hidden:
+            y = np.maximum(y @ hidden_weight + hidden_bias, 0)
+        check_close(outputs, y @ weight + bias, DTYPE)
+
+
+@dataclass(frozen=True)
+class Serving(Inference):
+    """Inference from `callers` Python threads at once, each with one thread of its own; returns the last outputs of each."""
+
+    operation = "serving"
+    repeats = 200
+
+    callers: int = 1
+
+    def verify(self, prepare: Prepare) -> None:
+        """Every caller gets the outputs of its own inputs."""
+        for caller, outputs in enumerate(prepare(0)()):
+            self.check(caller, outputs)

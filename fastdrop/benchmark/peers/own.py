@@ -1,0 +1,239 @@
+"""This library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from fastdrop import _config, functional
+from fastdrop._types import ActivationKind, Array, Domain, MaskKind
+from fastdrop._version import __version__
+from fastdrop.backends.select import default_backend
+from fastdrop.benchmark.cases import (
+    Activation,
+    Architecture,
+    ColumnNorms,
+    Decisions,
+    Dense,
+    Dropout,
+    Fit,
+    Inference,
+    Loss,
+    Prepare,
+    Product,
+    ScaledCopy,
+    Serving,
+    Softmax,
+    Step,
+    SumOfSquares,
+    Update,
+    Words,
+    Work,
+)
+from fastdrop.benchmark.cases.base import LEARNING_RATE, MOMENTUM
+from fastdrop.benchmark.cases.updates import MAX_NORM
+from fastdrop.benchmark.peers.base import SEED, AbstractPeer
+from fastdrop.layers import Dense as DenseLayer
+from fastdrop.layers import Dropout as DropoutLayer
+from fastdrop.mask import Mask
+from fastdrop.optim import SGD, Adam
+from fastdrop.rng import Key
+from fastdrop.sequential import Sequential
+
+
+def mask(rate: float, number: int) -> Mask:
+    """Return the mask of a round."""
+    return Mask(rate, Key(SEED, 0, number))
+
+
+def network(architecture: Architecture) -> Sequential:
+    """Return the network with its starting values."""
+    *hidden, outputs = architecture.units[1:]
+    *rates, last_rate = architecture.rates
+    layers = [
+        layer
+        for rate, units in zip(rates, hidden, strict=True)
+        for layer in (DropoutLayer(rate), DenseLayer(units, activation="relu"))
+    ]
+    net = Sequential([*layers, DropoutLayer(last_rate), DenseLayer(outputs)], input_shape=architecture.units[:1], seed=SEED)
+    values = [array for layer in architecture.starting_values() for array in layer]
+    for parameter, value in zip(net.parameters(), values, strict=True):
+        parameter.value = value
+    return net
+
+
+def predictor(architecture: Architecture) -> Callable[[Array], Array]:
+    """Return what a server holds."""
+    net = network(architecture)
+    return net.predictor() if hasattr(net, "predictor") else net
+
+
+class Fastdrop(AbstractPeer):
+    """Fused kernels, masks of the contract."""
+
+    name = "fastdrop"
+
+    def version(self) -> str:
+        return __version__
+
+    def set_threads(self, threads: int) -> bool:
+        _config.set_num_threads(threads)
+        return True
+
+    def dropout(self, case: Dropout) -> Prepare:
+        x, out = case.x, case.x.copy()
+
+        def prepare(number: int) -> Work:
+            drawn = mask(case.rate, number)
+            if not case.backward:
+                return lambda: functional.dropout(x, drawn, out=out)[0]
+            _, backward = functional.dropout(x, drawn, out=out)
+            return lambda: backward(x, out=out)
+
+        return prepare
+
+    def scaled_copy(self, case: ScaledCopy) -> Prepare:
+        x, out, backend = case.x, case.x.copy(), default_backend()
+        factor = replace(mask(0.5, 0).bind(x.shape), kind=MaskKind.KEEP_ALL, scale=2.0)
+        return lambda number: lambda: backend.dropout_forward(x, factor, out)
+
+    def product(self, case: Product) -> Prepare | None:
+        """The seam's operations, without bias, activation or mask."""
+        if case.order != "C":
+            return None
+        backend, linear = default_backend(), ActivationKind.LINEAR
+        outs = [case.factors(number)[2] for number in range(len(case.sets))]
+
+        def backward(number: int, dweight: Array | None) -> Array | None:
+            x, weight, _, dy = case.sets[number]
+            dx = backend.dense_backward(
+                dy, x, weight, dy, None, linear, None, None, dweight is None, dweight, None, accumulate=False
+            )
+            return dx if dweight is None else dweight
+
+        def prepare(number: int) -> Work:
+            at = number % len(case.sets)
+            x, weight, _, _ = case.sets[at]
+            if case.kind == "forward":
+                return lambda: backend.dense_forward(x, weight, None, linear, None, None, False, outs[at])[0]
+            return lambda: backward(at, outs[at] if case.kind == "dweight" else None)
+
+        return prepare
+
+    def dense(self, case: Dense) -> Prepare | None:
+        if case.order != "C":
+            return None
+
+        def layer(number: int, drawn: Mask) -> object:
+            x, weight, bias, dy = case.sets[number]
+            y, backward = functional.dense(x, weight, bias, activation=case.activation, output_mask=drawn)
+            return (y, *backward(dy)) if case.backward else y
+
+        def prepare(number: int) -> Work:
+            drawn = mask(case.rate, number)
+            return lambda: layer(number % len(case.sets), drawn)
+
+        return prepare
+
+    def activation(self, case: Activation) -> Prepare:
+        operations, out = default_backend(), case.x.copy()
+        if case.backward:
+            return lambda number: lambda: operations.activation_backward(case.dy, case.x, case.kind, out)
+        return lambda number: lambda: operations.activation_forward(case.x, case.kind, out)
+
+    def softmax(self, case: Softmax) -> Prepare:
+        operations, out = default_backend(), case.x.copy()
+        if case.backward:
+            return lambda number: lambda: operations.softmax_backward(case.dy, case.y, out)
+        return lambda number: lambda: operations.softmax_forward(case.x, out)
+
+    def loss(self, case: Loss) -> Prepare:
+        compute = getattr(default_backend(), case.name)
+        return lambda number: lambda: compute(case.outputs, case.labels, None, float(case.rows))
+
+    def update(self, case: Update) -> Prepare:
+        """The optimiser's step on a network of one weight."""
+        net = Sequential([DenseLayer(case.columns, use_bias=False)], input_shape=(case.rows,), seed=SEED)
+        (parameter,) = net.parameters()
+        parameter.value, parameter.grad[...] = case.value.copy(), case.grad
+        optimizer = {
+            "sgd": SGD(LEARNING_RATE),
+            "momentum": SGD(LEARNING_RATE, momentum=MOMENTUM),
+            "adam": Adam(LEARNING_RATE),
+        }[case.rule]
+
+        def update() -> Array:
+            optimizer.step(net)
+            return parameter.value
+
+        return lambda number: update
+
+    def sum_of_squares(self, case: SumOfSquares) -> Prepare:
+        return lambda number: lambda: default_backend().sum_of_squares(case.x)
+
+    def column_norms(self, case: ColumnNorms) -> Prepare:
+        weight = case.weight.copy()
+
+        def limit() -> Array:
+            default_backend().limit_column_norms(weight, MAX_NORM)
+            return weight
+
+        return lambda number: limit
+
+    def words(self, case: Words) -> Prepare:
+        return lambda number: lambda: default_backend().words(Key(SEED, 0, number), Domain.DECISION_BYTES, 0, case.count)
+
+    def decisions(self, case: Decisions) -> Prepare:
+        def prepare(number: int) -> Work:
+            bound = case.mask(number).bind((case.rows, case.columns), as_matrix=True)
+            return lambda: default_backend().decisions(bound, (0, case.rows), (0, case.columns))
+
+        return prepare
+
+    def step(self, case: Step) -> Prepare:
+        net, optimizer = network(case.architecture), SGD(LEARNING_RATE, momentum=MOMENTUM)
+
+        def prepare(number: int) -> Work:
+            x, labels = case.batches[number % len(case.batches)]
+            return lambda: net.train_on_batch(x, labels, optimizer)
+
+        return prepare
+
+    def fit(self, case: Fit) -> Prepare:
+        net, optimizer, (x, labels) = network(case.architecture), SGD(LEARNING_RATE, momentum=MOMENTUM), case.data
+
+        def run() -> float:
+            return net.fit(x, labels, batch_size=case.batch, optimizer=optimizer, progress=False).history["loss"][-1]
+
+        return lambda number: run
+
+    def inference(self, case: Inference) -> Prepare:
+        predict = predictor(case.architecture)
+
+        def prepare(number: int) -> Work:
+            x, _ = case.batches[number % len(case.batches)]
+            return lambda: predict(x)
+
+        return prepare
+
+    def serving(self, case: Serving) -> Prepare:
+        predict, pool = predictor(case.architecture), ThreadPoolExecutor(case.callers)
+        calls = case.repeats // case.callers
+
+        def serve(caller: int) -> Any:
+            x, _ = case.batches[caller % len(case.batches)]
+            for _ in range(calls):
+                y = predict(x)
+            return y
+
+        def run() -> list[Any]:
+            threads = _config.get_num_threads()
+            _config.set_num_threads(1)
+            try:
+                return list(pool.map(serve, range(case.callers)))
+            finally:
+                _config.set_num_threads(threads)
+
+        return lambda number: run
