@@ -36,7 +36,7 @@ from fastdrop.backends.cpu._tile import (
 from fastdrop.backends.cpu._vector import LANES, numba
 from fastdrop.backends.cpu.epilogue import Drop, Finish, drop_rows, drops, finish_rows
 from fastdrop.backends.cpu.masks import U64
-from fastdrop.backends.cpu.updates import NO_UPDATE, KernelUpdate, prefetch_part, update_part
+from fastdrop.backends.cpu.updates import NO_UPDATE, KernelUpdate, update_rows
 
 prange = numba.prange
 
@@ -51,7 +51,7 @@ SLACK = LANES * (LANES + 1)
 STRIP_ROWS, STRIP_TILES = 8, 384 // MR
 """Part of a, as it lies in memory, that is masked and packed together where op(a) is its transpose."""
 LINE = max(STRIP_ROWS * STRIP_TILES, KC, PANELS_AT_ONCE * NR) * MR
-"""Elements of a thread's scratch for masked rows, for sums of few rows, and for a row of tiles of a gradient."""
+"""Elements of a thread's scratch for masked rows, and for sums of few rows."""
 OWN_SIZE = 1 << 15
 """Elements of op(a), as packed, up to which each thread packs for itself; more is packed by all threads for all."""
 STREAM_ROWS = 16
@@ -78,6 +78,7 @@ Part: TypeAlias = tuple[int, int, int, int]
 PACKED_SIZE = PACKED_AT_ONCE + PACKED_AT_ONCE // 4
 """Elements of op(a) as packed, with what lies between the panels."""
 PANELS_SIZE = PANELS_AT_ONCE * KC * NR + SLACK
+"""Elements of op(b) as packed by a thread."""
 
 
 def nanoseconds(rows: int, columns: int, depth: int) -> float:
@@ -238,7 +239,7 @@ def stream(
 @device
 def multiply_rectangle(
     packed: Array, i0: int, tiles: int, part: Part, depths: tuple[int, int, int], b: Array, b_form: int, c: Array,
-    accumulate: bool, finish: Finish, drop: Drop, update: KernelUpdate, panels: Array, line: Array, raw: Raw, bits: U64,
+    accumulate: bool, finish: Finish, drop: Drop, panels: Array, sums: Array, raw: Raw, bits: U64,
 ) -> None:  # fmt: skip
     """Do all that there is to do for a part of c and depths base .. end - 1, of `depth` altogether."""
     low, high, first, last = part
@@ -246,7 +247,6 @@ def multiply_rectangle(
     rows, columns = c.shape
     nr = tile_columns(c)
     c_flat = c.reshape(c.size)
-    updating = update[0] != NO_UPDATE
     streamed = rows <= STREAM_ROWS and b_form == PLAIN
     width = PANELS_AT_ONCE * (max(1, WIDE_ROWS // rows) if streamed else 1)
     for panel in range(first, last, width):
@@ -261,25 +261,16 @@ def multiply_rectangle(
             for tile in range(low, high):
                 i, at, adds = i0 + tile * MR, panel_start(tile, tiles, k0 - base, kc), accumulate or k0 > 0
                 stop, height = min(rows, i + MR), tile_height(rows - i)
-                target, to, stride = c_flat, i * columns + left, columns
                 if streamed:
-                    stream(packed, at, height, b, k0, kc, c, i, stop, left, right, adds, line)
+                    stream(packed, at, height, b, k0, kc, c, i, stop, left, right, adds, sums)
                 else:
-                    if updating and depth <= KC:
-                        target, to, stride = line, 0, right - left
                     for j in range(left, right, nr):
-                        edge = min(right, j + nr)
-                        if updating and k0 + kc == depth:
-                            prefetch_part(update, i, stop, j, edge)
+                        panel_at, to = start + (j - left) * padded(kc), i * columns + j
                         tile_product(
-                            height, padded(kc), packed, at, source, start + (j - left) * padded(kc), target, to + j - left, stride,
-                            stop - i, edge - j, adds,
-                        )  # fmt: skip
+                            height, padded(kc), packed, at, source, panel_at, c_flat, to, columns, stop - i, right - j, adds
+                        )
                 if k0 + kc == depth:
-                    if updating:
-                        update_part(update, i, stop, left, right, target, to, stride)
-                    else:
-                        finish_rows(c, finish, drop, i, stop, left, right, raw, bits)
+                    finish_rows(c, finish, drop, i, stop, left, right, raw, bits)
 
 
 @kernel
@@ -297,8 +288,7 @@ def product_kernel(
 ) -> None:
     """``c (+)= drop(op(a)) @ op(b)``, then what `finish` and c_drop say, see `finish_rows`; or else an update by c.
 
-    form is (a transposed, what op(b) is, accumulate). a_drop's rows and columns are those of a as it lies in memory. With an
-    update, c is scratch, and may be left as it was.
+    form is (a transposed, what op(b) is, accumulate). a_drop's rows and columns are those of a as it lies in memory.
     """
     a_transposed, b_form, accumulate = form
     packed, owns, panels, lines, raws, all_bits = scratch
@@ -311,6 +301,8 @@ def product_kernel(
         i0 = chunk * all_tiles // chunks * MR
         tiles = (chunk + 1) * all_tiles // chunks - i0 // MR
         down, across = grid(tiles, all_panels, threads)
+        if update[0] != NO_UPDATE:
+            down, across = min(tiles, threads), 1  # whole rows: what a thread updates lies together
         for base in range(0, max(depth, 1), depth_at_once):
             end = min(depth, base + depth_at_once)
             shared = panel_start(tiles, tiles, (end - base) // KC * KC, (end - base) % KC) > OWN_SIZE
@@ -326,5 +318,7 @@ def product_kernel(
                     pack_tiles(a, a_transposed, a_drop, i0, low, high, tiles, base, end, own, lines[t], raws[t], all_bits[t])
                 multiply_rectangle(
                     own, i0, tiles, (low, high, first, last), (base, end, depth), b, b_form, c, accumulate, finish, c_drop,
-                    update, panels[t], lines[t], raws[t], all_bits[t],
+                    panels[t], lines[t], raws[t], all_bits[t],
                 )  # fmt: skip
+                if end == depth and update[0] != NO_UPDATE:
+                    update_rows(update, c, i0 + low * MR, min(rows, i0 + high * MR))

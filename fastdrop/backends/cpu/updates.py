@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fastdrop._types import Array, UpdateKind
 from fastdrop.backends.cpu._jit import device, kernel
-from fastdrop.backends.cpu._vector import numba, prefetch_row
+from fastdrop.backends.cpu._vector import numba
 from fastdrop.backends.formulas._formula import fma
 
 prange = numba.prange
@@ -33,34 +33,12 @@ NORM_EPSILON = 1e-7
 
 
 @device
-def cut(array: Array, row: int, left: int, right: int) -> Array:
-    """Return part of a row of a matrix; nothing of an empty one."""
-    return array[row, left:right] if array.size else array.reshape(array.size)
-
-
-@device
-def prefetch_part(update: KernelUpdate, i: int, stop: int, left: int, right: int) -> None:
-    """Ask for what `update_part` will read and write, so that it comes while its gradient is computed."""
-    _kind, value, first, second, _rates = update
-    for array in (value, first, second):
-        if array.size:
-            flat, columns = array.reshape(array.size), array.shape[1]
-            for row in range(i, stop):
-                prefetch_row(flat, row * columns + left, right - left)
-
-
-@device
-def update_part(update: KernelUpdate, i: int, stop: int, left: int, right: int, grad: Array, at: int, stride: int) -> None:
-    """Update rows i .. stop - 1, columns left .. right - 1 of a matrix; grad holds their gradient, `stride` elements a row."""
+def update_rows(update: KernelUpdate, grad: Array, i: int, stop: int) -> None:
+    """Update rows i .. stop - 1 of a matrix by those of its gradient."""
     kind, value, first, second, rates = update
-    zero = value.dtype.type(0)
-    for row in range(i, stop):
-        start = at + (row - i) * stride
-        g = grad[start : start + right - left]
-        for j in range(len(g)):
-            g[j] += zero  # as in an array of zeros to which it is added: -0.0 becomes +0.0
-        parts = cut(first, row, left, right), cut(second, row, left, right)
-        update_row(kind, value[row, left:right], g, parts[0], parts[1], rates)
+    start, end = i * value.shape[1], stop * value.shape[1]
+    g, w, m, s = grad.reshape(grad.size), value.reshape(value.size), first.reshape(first.size), second.reshape(second.size)
+    update_row(kind, w[start:end], g[start:end], m[start:end], s[start:end], rates)
 
 
 @device
@@ -79,26 +57,26 @@ def update_row(kind: int, w: Array, g: Array, first: Array, second: Array, rates
 @device
 def sgd_row(w: Array, g: Array, rates: Array) -> None:
     """``w = (w - w * decay) - lr * g``."""
-    rate, decay = rates[0], rates[1]
+    rate, decay, zero = rates[0], rates[1], rates.dtype.type(0)
     for i in range(len(w)):
-        w[i] = fma(-rate, g[i], fma(-decay, w[i], w[i]))
+        w[i] = fma(-rate, g[i] + zero, fma(-decay, w[i], w[i]))
 
 
 @device
 def momentum_row(w: Array, g: Array, v: Array, rates: Array) -> None:
     """``v = momentum * v - lr * g``; ``w = (w - w * decay) + v``."""
-    rate, decay, momentum = rates[0], rates[1], rates[2]
+    rate, decay, momentum, zero = rates[0], rates[1], rates[2], rates.dtype.type(0)
     for i in range(len(w)):
-        v[i] = fma(momentum, v[i], -(rate * g[i]))
+        v[i] = fma(momentum, v[i], -(rate * (g[i] + zero)))
         w[i] = fma(-decay, w[i], w[i]) + v[i]
 
 
 @device
 def nesterov_row(w: Array, g: Array, v: Array, rates: Array) -> None:
     """``v = momentum * v - lr * g``; ``w = (w - w * decay) + (momentum * v - lr * g)``."""
-    rate, decay, momentum = rates[0], rates[1], rates[2]
+    rate, decay, momentum, zero = rates[0], rates[1], rates[2], rates.dtype.type(0)
     for i in range(len(w)):
-        step = rate * g[i]
+        step = rate * (g[i] + zero)
         v[i] = fma(momentum, v[i], -step)
         w[i] = fma(-decay, w[i], w[i]) + fma(momentum, v[i], -step)
 
