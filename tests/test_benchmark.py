@@ -143,6 +143,7 @@ def test_wrong_results_are_noticed(case: AbstractCase, change: Callable[[Any], A
 def test_the_rounds_of_a_case_are_those_of_all_libraries() -> None:
     assert Dropout(1 << 24, 0.5).rounds < Dropout(1 << 16, 0.5).rounds
     assert Fit(NET, 32).rounds < Step(NET, 32).rounds
+    assert Fit(NET, 32, steps=7).repeats == 7
 
 
 def test_operands_are_taken_in_turn() -> None:
