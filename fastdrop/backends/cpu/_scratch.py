@@ -7,7 +7,6 @@ import threading
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fastdrop._types import Array, Shape
 
@@ -16,15 +15,14 @@ class Scratch(threading.local):
     """Named buffers of the calling Python thread; what a buffer holds does not outlast the kernel call it was taken for."""
 
     def __init__(self) -> None:
-        self._buffers: dict[tuple[str, str], Array] = {}
+        self._buffers: dict[tuple[str, np.dtype[Any]], Array] = {}
         self.decisions: tuple[Array, Array] | None = None
         self.products: dict[np.dtype[Any], tuple[Array, Array, Array, Array, Array, Array]] = {}
 
-    def take(self, name: str, shape: Shape, dtype: npt.DTypeLike) -> Array:
+    def take(self, name: str, shape: Shape, dtype: np.dtype[Any]) -> Array:
         """Return an array of that shape and dtype with undefined contents."""
-        kind = np.dtype(dtype)
         size = math.prod(shape)
-        buffer = self._buffers.get((name, kind.char))
+        buffer = self._buffers.get((name, dtype))
         if buffer is None or buffer.size < size:
-            buffer = self._buffers[name, kind.char] = np.empty(size, dtype=kind)
+            buffer = self._buffers[name, dtype] = np.empty(size, dtype)
         return buffer[:size].reshape(shape)

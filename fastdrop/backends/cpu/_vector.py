@@ -38,6 +38,8 @@ LANES = SIMD_BITS // 32
 WORD_BITS = 64
 STREAM_ALIGNMENT = SIMD_BITS // 8
 """Bytes."""
+LINE_BYTES = 64
+"""Of a cache line."""
 GROUP_BLOCKS = 8
 """Philox blocks that `pack_decisions` takes at once: 128 decisions, two words."""
 
@@ -152,6 +154,33 @@ def fence(_typing: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), code
+
+
+# prefetch_row(array, at, count)
+
+
+def _prefetch_row_body(array: Any, at: int, count: int) -> None:
+    pass
+
+
+@with_body(_prefetch_row_body)
+def prefetch_row(_typing: Any, array: Any, at: Any, count: Any) -> Any:
+    """Ask for elements at .. at + count - 1 of a 1-D array, which will be read and written; nothing need be there."""
+    step = LINE_BYTES * 8 // array.dtype.bitwidth
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array, at, count = args
+        start = element(context, builder, signature.args[0], array, at)
+        byte = I8.as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        lines = builder.sdiv(builder.add(count, I64(step - 1)), I64(step))
+        with cgutils.for_range(builder, lines) as loop:
+            place = builder.gep(start, [builder.mul(loop.index, I64(step))])
+            builder.call(function, [builder.bitcast(place, byte), I32(1), I32(3), I32(1)])  # to write, into L1, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp), code
 
 
 # trailing_zeros(word)

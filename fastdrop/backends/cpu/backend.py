@@ -148,7 +148,7 @@ class CpuBackend(AbstractBackend):
         if c.size == 0:
             return
         dtype, depth = c.dtype, a.shape[0] if form[0] else a.shape[1]
-        work = 2.0 * c.size * depth / dense.FLOPS_PER_NANOSECOND + c.size * activations.NANOSECONDS[activation]
+        work = dense.nanoseconds(*c.shape, depth) + c.size * activations.NANOSECONDS[activation]
         row = NO_BIAS[dtype] if bias is None else readable(bias)
         finish = c if y is None else y, y is not None and y is not c, row, int(activation)
         dense.product_kernel(
@@ -243,7 +243,7 @@ class CpuBackend(AbstractBackend):
         """Return dz (rows, columns), and deliver its column sums to dbias."""
         if dbias is None and mask is None and activation == ActivationKind.LINEAR and out is None:
             return dy
-        dz = np.empty(dy.shape, dy.dtype) if out is None else out
+        dz = self._scratch.take("dz", dy.shape, dy.dtype) if out is None else out
         rows, columns = dy.shape
         chunks = -(-rows // epilogue.CHUNK_ROWS)
         partial = self._scratch.take("partial", (chunks, columns), dy.dtype)

@@ -36,7 +36,7 @@ from fastdrop.backends.cpu._tile import (
 from fastdrop.backends.cpu._vector import LANES, numba
 from fastdrop.backends.cpu.epilogue import Drop, Finish, drop_rows, drops, finish_rows
 from fastdrop.backends.cpu.masks import U64
-from fastdrop.backends.cpu.updates import NO_UPDATE, KernelUpdate, update_part
+from fastdrop.backends.cpu.updates import NO_UPDATE, KernelUpdate, prefetch_part, update_part
 
 prange = numba.prange
 
@@ -62,6 +62,8 @@ WIDE_ROWS = 4
 LOW_TILES = HEIGHTS[1:]
 
 FLOPS_PER_NANOSECOND = 80.0
+PACKING_NANOSECONDS = 0.3
+"""Estimated cost of an element."""
 
 PLAIN, TRANSPOSED, PACKED = range(3)
 """What op(b) is: b, its transpose, or b with panels that `pack_kernel` made."""
@@ -76,6 +78,12 @@ Part: TypeAlias = tuple[int, int, int, int]
 PACKED_SIZE = PACKED_AT_ONCE + PACKED_AT_ONCE // 4
 """Elements of op(a) as packed, with what lies between the panels."""
 PANELS_SIZE = PANELS_AT_ONCE * KC * NR + SLACK
+
+
+def nanoseconds(rows: int, columns: int, depth: int) -> float:
+    """Return the estimated cost of a product, with whole panels and packing."""
+    width = (columns + NR - 1) // NR * NR
+    return depth * (2.0 * rows * width / FLOPS_PER_NANOSECOND + PACKING_NANOSECONDS * (rows + columns))
 
 
 @device
@@ -195,17 +203,6 @@ def pack_panels(b: Array, transposed: bool, k0: int, kc: int, left: int, right: 
 
 
 @device
-def multiply(
-    a: Array, at: int, height: int, kc: int, b: Array, start: int, rows: int, columns: int, c: Array, to: int, stride: int,
-    accumulate: bool,
-) -> None:  # fmt: skip
-    """Multiply a packed tile with packed panels and put or add the result to a part of c, `stride` elements a row."""
-    nr, depth = tile_columns(c), padded(kc)
-    for j in range(0, columns, nr):
-        tile_product(height, depth, a, at, b, start + j * depth, c, to + j, stride, rows, columns - j, accumulate)
-
-
-@device
 def stream(
     a: Array, at: int, height: int, b: Array, k0: int, kc: int, c: Array, i: int, stop: int, left: int, right: int,
     accumulate: bool, sums: Array,
@@ -270,7 +267,14 @@ def multiply_rectangle(
                 else:
                     if updating and depth <= KC:
                         target, to, stride = line, 0, right - left
-                    multiply(packed, at, height, kc, source, start, stop - i, right - left, target, to, stride, adds)
+                    for j in range(left, right, nr):
+                        edge = min(right, j + nr)
+                        if updating and k0 + kc == depth:
+                            prefetch_part(update, i, stop, j, edge)
+                        tile_product(
+                            height, padded(kc), packed, at, source, start + (j - left) * padded(kc), target, to + j - left, stride,
+                            stop - i, edge - j, adds,
+                        )  # fmt: skip
                 if k0 + kc == depth:
                     if updating:
                         update_part(update, i, stop, left, right, target, to, stride)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fastdrop._types import Array, UpdateKind
 from fastdrop.backends.cpu._jit import device, kernel
-from fastdrop.backends.cpu._vector import numba
+from fastdrop.backends.cpu._vector import numba, prefetch_row
 from fastdrop.backends.formulas._formula import fma
 
 prange = numba.prange
@@ -36,6 +36,17 @@ NORM_EPSILON = 1e-7
 def cut(array: Array, row: int, left: int, right: int) -> Array:
     """Return part of a row of a matrix; nothing of an empty one."""
     return array[row, left:right] if array.size else array.reshape(array.size)
+
+
+@device
+def prefetch_part(update: KernelUpdate, i: int, stop: int, left: int, right: int) -> None:
+    """Ask for what `update_part` will read and write, so that it comes while its gradient is computed."""
+    _kind, value, first, second, _rates = update
+    for array in (value, first, second):
+        if array.size:
+            flat, columns = array.reshape(array.size), array.shape[1]
+            for row in range(i, stop):
+                prefetch_row(flat, row * columns + left, right - left)
 
 
 @device
