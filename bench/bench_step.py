@@ -11,8 +11,9 @@ LARGE, SMALL = Architecture(), Architecture((64, 64, 64, 10))
 
 
 def cases(quick: bool) -> list[AbstractCase]:
-    small: list[AbstractCase] = [Step(SMALL, 32), Fit(SMALL, 32)]
-    return small if quick else [Step(LARGE, 128), Fit(LARGE, 128), *small]
+    if quick:
+        return [Step(SMALL, 32), Fit(SMALL, 32)]
+    return [Step(LARGE, 128), Fit(LARGE, 128), Step(SMALL, 32), Fit(SMALL, 32, steps=500)]
 
 
 def test_step(measure: Callable[..., None], case: AbstractCase, library: AbstractPeer) -> None:

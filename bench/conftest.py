@@ -29,10 +29,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="small cases only")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("filterwarnings", "default")
-
-
 def libraries(config: pytest.Config) -> list[str]:
     """Return the names of the libraries to compare, this one first."""
     chosen = config.getoption("--peers")
@@ -91,7 +87,7 @@ def measure(benchmark: Any, threads: int) -> Callable[[AbstractCase, AbstractPee
     return run
 
 
-def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:
     """Add what a figure means nothing without."""
     _config.set_num_threads(config.getoption("--threads"))
-    machine_info["fastdrop"] = machine.facts()
+    output_json["machine"] = machine.facts()

@@ -22,7 +22,7 @@ def rows(record: dict[str, Any]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for benchmark in record["benchmarks"]:
         suite = Path(benchmark["fullname"].split("::")[0]).stem.removeprefix("bench_")
-        found.setdefault(suite, []).append(_row(benchmark, record["machine_info"]["fastdrop"]))
+        found.setdefault(suite, []).append(_row(benchmark, record["machine"]))
     return found
 
 
@@ -44,7 +44,7 @@ def _row(benchmark: dict[str, Any], machine: dict[str, Any]) -> Row:
 
 def machine_lines(records: Iterable[dict[str, Any]]) -> list[str]:
     """Return the facts about machine and runs, a line each; what differs between the runs once for each."""
-    facts = [{"date": record["datetime"][:10], **record["machine_info"]["fastdrop"]} for record in records]
+    facts = [{"date": record["datetime"][:10], **record["machine"]} for record in records]
     lines = []
     for name in facts[0]:
         values = [each[name] for each in facts]

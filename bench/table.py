@@ -121,33 +121,33 @@ def products_by_shape(results: Results) -> str:
 
 
 def fused(results: Results) -> str:
-    """The fused layer in milliseconds, beside bare products: one shape, and geometric means of the ratios over all shapes."""
+    """The fused layer beside bare products and beside other libraries: geometric means over the shapes measured."""
     body = []
     for threads in results.values("threads"):
-        for rate in results.values("rate", activation="relu"):
-            for backward in (False, True):
-                kinds = PRODUCTS_OF_BACKWARD if backward else ("forward",)
+        facts = {"operation": "dense", "threads": threads}
+        for activation, rate, backward in dict.fromkeys(
+            (row["activation"], row["rate"], row["backward"]) for row in results.pick(library=OWN, **facts)
+        ):
+            layer = {**facts, "activation": activation, "rate": rate, "backward": backward}
+            kinds = PRODUCTS_OF_BACKWARD if backward else ("forward",)
+            own = [(shape, results.median(library=OWN, **layer, **shape)) for shape in shapes(results, library=OWN, **layer)]
+            products = [(_bare(results, (OWN,), shape, threads, kinds), value) for shape, value in own]
+            best = [(_bare(results, BARE_PEERS, shape, threads, kinds), value) for shape, value in own]
+            ratios = [mean(ratio(value, bare) for bare, value in pairs) for pairs in (products, best)]
+            ratios += [
+                mean(ratio(results.median(library=peer, **layer, **shape), value) for shape, value in own) for peer in FUSED_PEERS
+            ]
+            direction = "forward, backward" if backward else "forward"
+            body.append([threads, activation, rate, direction, len(own), *map(times, ratios)])
+    head = ["time next to own bare products", "time next to the faster peer's bare products"]
+    return table(["threads", "", "rate", "", "shapes", *head, *(f"times as fast as {peer}" for peer in FUSED_PEERS)], body)
 
-                def bare(library: str, shape: dict[str, int], threads: int = threads, kinds: Sequence[str] = kinds) -> float:
-                    return sum(
-                        results.median(library=library, threads=threads, dtype="float32", kind=kind, **shape) for kind in kinds
-                    )
 
-                facts = {"operation": "dense", "threads": threads, "activation": "relu", "rate": rate, "backward": backward}
-                own = [(shape, results.median(library=OWN, **facts, **shape)) for shape in shapes(results, **facts)]
-                body.append(
-                    [threads, rate, "forward, backward" if backward else "forward"]
-                    + [times(mean(ratio(value, bare(OWN, shape)) for shape, value in own))]
-                    + [times(mean(ratio(value, least(bare(peer, shape) for peer in BARE_PEERS)) for shape, value in own))]
-                    + [
-                        times(mean(ratio(results.median(library=peer, **facts, **shape), value) for shape, value in own))
-                        for peer in FUSED_PEERS
-                    ]
-                )
-    head = ["own bare products", "the faster peer's bare products"]
-    return table(
-        ["threads", "rate", "", *(f"time next to {each}" for each in head), *(f"times as fast as {p}" for p in FUSED_PEERS)], body
-    )
+def _bare(results: Results, libraries: Sequence[str], shape: dict[str, int], threads: int, kinds: Sequence[str]) -> float | None:
+    """Return the time of the products alone, each in the fastest of the libraries."""
+    facts = {"operation": "product", "threads": threads, "dtype": "float32", **shape}
+    found = [least(results.median(library=library, kind=kind, **facts) for library in libraries) for kind in kinds]
+    return None if None in found else sum(found)  # type: ignore[arg-type]
 
 
 def by_library(

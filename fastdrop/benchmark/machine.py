@@ -11,7 +11,7 @@ from fastdrop import _config
 
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 """Read by libraries when they start; those that look at the CPUs of the process need none."""
-CORE_CACHE_BYTES, SHARED_CACHE_BYTES = 1 << 20, 1 << 24
+CORE_CACHE_BYTES, SHARED_CACHE_BYTES = 1 << 20, 1 << 25
 FACTS: Final = ("cpu", "cpus", "affinity", "threads", "threading layer", "platform", "python", "numpy", "numba", "fastdrop")
 
 

@@ -42,8 +42,11 @@ class AbstractCase(ABC):
 
     operation: ClassVar[str]
     """Name of the method of a library that does it."""
-    repeats: ClassVar[int] = 1
-    """How many units of the work (steps, calls) a round holds."""
+
+    @property
+    def repeats(self) -> int:
+        """How many units of the work (steps, calls) a round holds."""
+        return 1
 
     @property
     def flops(self) -> float:

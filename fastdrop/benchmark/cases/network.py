@@ -19,6 +19,10 @@ DTYPE = "float32"
 INPUT_NORM = 4.0
 """About the norm of a row: networks of 512 units and more learn in a few steps, and do not diverge on one row."""
 VERIFIED_STEPS = 16
+FIT_ROUNDS = 5
+"""An epoch is a mean over its steps already."""
+CALLS = 200
+"""Calls of all callers together in a round."""
 FINAL_STEPS = 3
 """The mean loss of so many steps at the end is compared with that of as many at the start."""
 
@@ -101,15 +105,24 @@ class Step(AbstractNetworkCase):
 
 @dataclass(frozen=True)
 class Fit(Step):
-    """One epoch of the library's own training loop; returns the mean loss."""
+    """One epoch of the library's own training loop, of so many steps; returns the mean loss."""
 
     operation = "fit"
-    repeats = 25
+
+    steps: int = 50
+
+    @property
+    def repeats(self) -> int:
+        return self.steps
+
+    @property
+    def rounds(self) -> int:
+        return FIT_ROUNDS
 
     @cached_property
     def data(self) -> Batch:
-        """Inputs and labels of an epoch of `repeats` steps."""
-        return self.architecture.rows(self.batch * self.repeats)
+        """Inputs and labels of an epoch."""
+        return self.architecture.rows(self.batch * self.steps)
 
     def verify(self, prepare: Prepare) -> None:
         """The second epoch's loss is below the first one's."""
@@ -150,9 +163,12 @@ class Serving(Inference):
     """Inference from `callers` Python threads at once, each with one thread of its own; returns the last outputs of each."""
 
     operation = "serving"
-    repeats = 200
 
     callers: int = 1
+
+    @property
+    def repeats(self) -> int:
+        return CALLS
 
     def verify(self, prepare: Prepare) -> None:
         """Every caller gets the outputs of its own inputs."""

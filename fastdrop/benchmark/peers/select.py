@@ -6,28 +6,36 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastdrop import _validate
 from fastdrop.benchmark.peers.base import AbstractPeer
 
+
+class Place(NamedTuple):
+    """Where an adapter is: module and class, and the packages that it imports."""
+
+    module: str
+    kind: str
+    packages: tuple[str, ...]
+
+
 OWN: Final = "fastdrop"
 PEERS: Final = {
-    OWN: "own.Fastdrop",
-    "NumPy": "numpy.NumPy",
-    "torch eager": "torch.TorchEager",
-    "torch.compile": "torch.TorchCompile",
-    "JAX": "jax.Jax",
-    "Keras": "keras.Keras",
-    "onnxruntime": "onnxruntime.OnnxRuntime",
-    "scikit-learn": "sklearn.ScikitLearn",
+    OWN: Place("own", "Fastdrop", ()),
+    "NumPy": Place("numpy", "NumPy", ("numpy",)),
+    "torch eager": Place("torch", "TorchEager", ("torch",)),
+    "torch.compile": Place("torch", "TorchCompile", ("torch",)),
+    "JAX": Place("jax", "Jax", ("jax",)),
+    "Keras": Place("keras", "Keras", ("keras", "tensorflow")),
+    "onnxruntime": Place("onnxruntime", "OnnxRuntime", ("onnxruntime", "onnx")),
+    "scikit-learn": Place("sklearn", "ScikitLearn", ("sklearn",)),
 }
-"""Module and class of each library; the modules of others are called as what they import."""
 
 
 def installed() -> list[str]:
     """Return the names of those that can be imported."""
-    return [name for name, place in PEERS.items() if name == OWN or find_spec(place.partition(".")[0]) is not None]
+    return [name for name, place in PEERS.items() if all(find_spec(package) is not None for package in place.packages)]
 
 
 @cache
@@ -38,8 +46,8 @@ def peer(name: str) -> AbstractPeer:
     ------
     ValueError: no such library. ImportError: it is not installed.
     """
-    module, _, kind = PEERS[_validate.choice("peer", name, PEERS)].partition(".")
-    made: AbstractPeer = getattr(import_module(f"fastdrop.benchmark.peers.{module}"), kind)()
+    place = PEERS[_validate.choice("peer", name, PEERS)]
+    made: AbstractPeer = getattr(import_module(f"fastdrop.benchmark.peers.{place.module}"), place.kind)()
     return made
 
 
