@@ -19,6 +19,7 @@ from fastdrop.layers.chain import AbstractChain
 from fastdrop.layers.conversion import weight_factors
 from fastdrop.layers.dropout import DOWNSCALE, UPSCALE
 from fastdrop.layers.passes import InnerBackward, Pass, run_chain
+from fastdrop.predictor import Predictor
 
 
 class Sequential(AbstractChain):
@@ -83,6 +84,16 @@ class Sequential(AbstractChain):
     predict = inference.predict
     predict_proba = inference.predict_proba
     save = serialization.save
+
+    def predictor(self) -> Predictor:
+        """Return a frozen snapshot with packed weights, which any number of threads may call at once: what a server holds.
+
+        Raises
+        ------
+        RuntimeError: the network has no parameters yet.
+        """
+        self._built()
+        return Predictor(self._plan, self._known_shape(), self.dtype)
 
     # Parameters and gradients
 

@@ -68,6 +68,19 @@ class Update(NamedTuple):
     rates: Array
 
 
+class PackedWeight(NamedTuple):
+    """A copy of a weight in the order in which a backend's products read it: a backend's own business.
+
+    Attributes
+    ----------
+    data : array
+    shape : (fan_in, fan_out)
+    """
+
+    data: Array
+    shape: tuple[int, int]
+
+
 def needs_z(activation: ActivationKind) -> bool:
     """Return whether the backward pass of an activation needs the pre-activation z."""
     return activation not in GRADIENT_FROM_OUTPUT
@@ -112,10 +125,14 @@ class AbstractBackend(ABC):
     # Dense: y = drop_out(act(drop_in(x) @ weight + bias))
 
     @abstractmethod
+    def pack_weight(self, weight: Array) -> PackedWeight:
+        """Return a copy of a weight (fan_in, fan_out) that `dense_forward` takes in its place: faster, and to the same bits."""
+
+    @abstractmethod
     def dense_forward(
         self,
         x: Array,
-        weight: Array,
+        weight: Array | PackedWeight,
         bias: Array | None,
         activation: ActivationKind,
         input_mask: BoundMask | None,

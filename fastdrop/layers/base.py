@@ -7,6 +7,7 @@ stand in several. Shapes of layers are those of one row: without axis 0.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -19,7 +20,7 @@ from fastdrop._types import Array, Backward, Shape
 from fastdrop.backends.base import contiguous
 from fastdrop.errors import StaleBackwardError, StateError
 from fastdrop.layers.parameter import BUILDING, Parameter
-from fastdrop.layers.passes import InnerBackward, Pass, Source, Updates, seed_of
+from fastdrop.layers.passes import InnerBackward, Pass, Source, Step, Updates, seed_of
 from fastdrop.mask import MAX_ELEMENTS
 from fastdrop.rng import MASK32, Key, new_seed
 
@@ -134,6 +135,10 @@ class AbstractLayer(ABC):
     @abstractmethod
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
         """Return (y, backward) for a C-contiguous x of the parameters' dtype and a shape that fits."""
+
+    def frozen(self) -> Step:
+        """Return a step that infers what this layer infers now; layers with parameters are others' steps."""
+        return copy.copy(self)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of a row of y, for that of a row of x; an error if x would not fit."""

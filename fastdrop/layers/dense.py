@@ -5,15 +5,16 @@ Formulas: ``y = drop_out(act(drop_in(x) @ weight + bias))``; backward as in `fas
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from fastdrop import _configurable, _validate, activations, constraints, init, regularizers
 from fastdrop._configurable import Config
 from fastdrop._types import ActivationKind, Array, Shape
-from fastdrop.backends.base import Update
+from fastdrop.backends.base import PackedWeight, Update
 from fastdrop.backends.select import default_backend
 from fastdrop.constraints import AbstractConstraint
 from fastdrop.init import AbstractInitializer
@@ -22,6 +23,7 @@ from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.dropout import Dropout
 from fastdrop.layers.parameter import Initial, Parameter
 from fastdrop.layers.passes import InnerBackward, Pass, Step, Updates, run_chain
+from fastdrop.mask import BoundMask
 from fastdrop.regularizers import L1L2
 
 DESCRIBED: Final = tuple(
@@ -157,8 +159,7 @@ class FusedDense:
         assert weight is not None
         backend, w, activation = default_backend(), weight.value, self.activation
         x_shape, y_shape = x.shape, (*x.shape[:-1], self.dense.units)
-        input_mask = None if self.input_dropout is None else self.input_dropout.bind(x_shape, pass_, as_matrix=True)
-        output_mask = None if self.output_dropout is None else self.output_dropout.bind(y_shape, pass_, as_matrix=True)
+        input_mask, output_mask = _bind(self.input_dropout, x_shape, pass_), _bind(self.output_dropout, y_shape, pass_)
         if x.ndim != 2:
             x = x.reshape(math.prod(x_shape[:-1]), x_shape[-1])
         b = None if bias is None else bias.value
@@ -173,6 +174,55 @@ class FusedDense:
             return dx if dx is None or len(x_shape) == 2 else dx.reshape(x_shape)
 
         return y if len(y_shape) == 2 else y.reshape(y_shape), backward
+
+    def frozen(self) -> FrozenDense:
+        """Return the same with a packed copy of the weight."""
+        weight, bias = self.dense.weight, self.dense.bias
+        assert weight is not None
+        return FrozenDense(
+            default_backend().pack_weight(weight.value),
+            None if bias is None else bias.value.copy(),
+            self.activation,
+            copy.copy(self.input_dropout),
+            copy.copy(self.output_dropout),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenDense:
+    """`FusedDense` in inference alone, with parameters of its own."""
+
+    weight: PackedWeight
+    bias: Array | None
+    activation: ActivationKind
+    input_dropout: Dropout | None
+    output_dropout: Dropout | None
+
+    trainable: ClassVar[bool] = False
+
+    def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
+        """Return (y, nothing that is ever called)."""
+        x_shape, y_shape = x.shape, (*x.shape[:-1], self.weight.shape[1])
+        input_mask, output_mask = _bind(self.input_dropout, x_shape, pass_), _bind(self.output_dropout, y_shape, pass_)
+        rows = x.reshape(math.prod(x_shape[:-1]), x_shape[-1])
+        y, _ = default_backend().dense_forward(
+            rows, self.weight, self.bias, self.activation, input_mask, output_mask, keep_z=False
+        )
+        return y.reshape(y_shape), _no_backward
+
+    def frozen(self) -> FrozenDense:
+        """Return this."""
+        return self
+
+
+def _no_backward(_dy: Array, _want_dx: bool, _updates: Updates) -> Array | None:
+    """Stand where a backward pass is never asked for."""
+    return None
+
+
+def _bind(dropout: Dropout | None, shape: Shape, pass_: Pass) -> BoundMask | None:
+    """Return the mask of a neighbour, if there is one."""
+    return None if dropout is None else dropout.bind(shape, pass_, as_matrix=True)
 
 
 def _target(parameter: Parameter, updates: Updates) -> Array | Update | None:

@@ -63,6 +63,9 @@ class Step(Protocol):
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
         """Return (y, backward) for a C-contiguous x of the parameters' dtype and a shape that fits."""
 
+    def frozen(self) -> Step:
+        """Return a step that infers what this one infers now, whatever is changed later; it has no backward pass."""
+
 
 def run_chain(steps: Sequence[Step], x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
     """Run steps one after the other; the backward pass ends where nobody before needs a gradient."""

@@ -34,6 +34,10 @@ class ResidualStep:
 
         return x + fx, backward
 
+    def frozen(self) -> ResidualStep:
+        """Return the same of frozen steps."""
+        return ResidualStep(tuple(step.frozen() for step in self.steps))
+
 
 class Residual(AbstractChain):
     """Compute ``y = x + f(x)``, f the inner layers one after the other; the shapes must agree.

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdrop._types import FLOAT_DTYPES, ActivationKind, Array, MaskKind
-from fastdrop.backends.base import AbstractBackend, Update, contiguous, needs_z
+from fastdrop.backends.base import AbstractBackend, PackedWeight, Update, contiguous, needs_z
 from fastdrop.backends.cpu import activations, dense, dropout, epilogue, losses, masks, softmax, updates
 from fastdrop.backends.cpu._jit import Kernel, max_scratch_threads
 from fastdrop.backends.cpu._scratch import Scratch
@@ -148,7 +148,7 @@ class CpuBackend(AbstractBackend):
         if c.size == 0:
             return
         dtype, depth = c.dtype, a.shape[0] if form[0] else a.shape[1]
-        work = dense.nanoseconds(*c.shape, depth) + c.size * activations.NANOSECONDS[activation]
+        work = dense.nanoseconds(len(c), c.shape[1], depth, form[1]) + c.size * activations.NANOSECONDS[activation]
         row = NO_BIAS[dtype] if bias is None else readable(bias)
         finish = c if y is None else y, y is not None and y is not c, row, int(activation)
         dense.product_kernel(
@@ -164,10 +164,15 @@ class CpuBackend(AbstractBackend):
             self._product_scratch(dtype),
         )
 
+    def pack_weight(self, weight: Array) -> PackedWeight:
+        data = np.empty(dense.packed_shape(len(weight), weight.shape[1], weight.dtype), weight.dtype)
+        dense.pack_kernel(weight.size * dense.PACKING_NANOSECONDS, readable(weight), data)
+        return PackedWeight(readable(data), (weight.shape[0], weight.shape[1]))
+
     def dense_forward(
         self,
         x: Array,
-        weight: Array,
+        weight: Array | PackedWeight,
         bias: Array | None,
         activation: ActivationKind,
         input_mask: BoundMask | None,
@@ -177,11 +182,12 @@ class CpuBackend(AbstractBackend):
     ) -> tuple[Array, Array | None]:
         y = np.empty((x.shape[0], weight.shape[1]), x.dtype) if out is None else out
         z = np.empty_like(y) if keep_z and needs_z(activation) else None
+        b, b_form = (weight.data, dense.PACKED) if isinstance(weight, PackedWeight) else (weight, dense.PLAIN)
         self._product(
             x,
-            weight,
+            b,
             y if z is None else z,
-            (False, dense.PLAIN, False),
+            (False, b_form, False),
             a_drop=self._drop(input_mask, x.dtype),
             c_drop=self._drop(output_mask, x.dtype),
             bias=bias,

@@ -13,7 +13,7 @@ to c. KC is part of the definition of the result; everything else (tile, blocks,
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -62,8 +62,8 @@ WIDE_ROWS = 4
 LOW_TILES = HEIGHTS[1:]
 
 FLOPS_PER_NANOSECOND = 80.0
-PACKING_NANOSECONDS = 0.3
-"""Estimated cost of an element."""
+PACKING_NANOSECONDS, READING_NANOSECONDS = 0.3, 0.05
+"""Estimated cost of an element: of packing it, and of reading it as it was packed before."""
 
 PLAIN, TRANSPOSED, PACKED = range(3)
 """What op(b) is: b, its transpose, or b with panels that `pack_kernel` made."""
@@ -81,10 +81,18 @@ PANELS_SIZE = PANELS_AT_ONCE * KC * NR + SLACK
 """Elements of op(b) as packed by a thread."""
 
 
-def nanoseconds(rows: int, columns: int, depth: int) -> float:
+def nanoseconds(rows: int, columns: int, depth: int, b_form: int) -> float:
     """Return the estimated cost of a product, with whole panels and packing."""
     width = (columns + NR - 1) // NR * NR
-    return depth * (2.0 * rows * width / FLOPS_PER_NANOSECOND + PACKING_NANOSECONDS * (rows + columns))
+    per_b = READING_NANOSECONDS if b_form == PACKED else PACKING_NANOSECONDS
+    return depth * (2.0 * rows * width / FLOPS_PER_NANOSECOND + PACKING_NANOSECONDS * rows + per_b * columns)
+
+
+def packed_shape(depth: int, columns: int, dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Return the shape of b (depth, columns) as `pack_kernel` packs it: a row of a panel in each row."""
+    nr = NR * 4 // dtype.itemsize
+    rows = depth // KC * KC + -(-(depth % KC) // UNROLL) * UNROLL
+    return rows * -(-columns // nr), nr
 
 
 @device
@@ -234,6 +242,22 @@ def stream(
         else:
             for j in range(width):
                 target[j] = total[j] + zero
+
+
+@kernel
+def pack_kernel(b: Array, packed: Array, threads: int) -> None:
+    """Pack b (K, N), K at least 1: panels of a depth of KC one after the other, for all columns; then the next KC rows."""
+    depth, columns = b.shape
+    nr = tile_columns(b)
+    panels = (columns + nr - 1) // nr
+    for t in prange(threads):
+        for panel in range(t * panels // threads, (t + 1) * panels // threads):
+            for k0 in range(0, depth, KC):
+                kc = min(KC, depth - k0)
+                start = panels * k0 + panel * padded(kc)
+                target = packed[start : start + padded(kc)]
+                left = panel * nr
+                pack_panels(b, False, k0, kc, left, min(columns, left + nr), columns, target.reshape(target.size))
 
 
 @device

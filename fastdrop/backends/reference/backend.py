@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdrop._types import ActivationKind, Array
-from fastdrop.backends.base import AbstractBackend, Update
+from fastdrop.backends.base import AbstractBackend, PackedWeight, Update
 from fastdrop.backends.reference import activations, dense, dropout, losses, masks, softmax, updates
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
@@ -38,10 +38,14 @@ class ReferenceBackend(AbstractBackend):
         """See `AbstractBackend.dropout_backward`."""
         return dropout.dropout_backward(dy, mask, out)
 
+    def pack_weight(self, weight: Array) -> PackedWeight:
+        """See `AbstractBackend.pack_weight`."""
+        return PackedWeight(weight.copy(), (weight.shape[0], weight.shape[1]))
+
     def dense_forward(
         self,
         x: Array,
-        weight: Array,
+        weight: Array | PackedWeight,
         bias: Array | None,
         activation: ActivationKind,
         input_mask: BoundMask | None,
@@ -50,7 +54,8 @@ class ReferenceBackend(AbstractBackend):
         out: Array | None = None,
     ) -> tuple[Array, Array | None]:
         """See `AbstractBackend.dense_forward`."""
-        return dense.dense_forward(x, weight, bias, activation, input_mask, output_mask, keep_z, out)
+        matrix = weight.data if isinstance(weight, PackedWeight) else weight
+        return dense.dense_forward(x, matrix, bias, activation, input_mask, output_mask, keep_z, out)
 
     def dense_backward(
         self,

@@ -66,8 +66,7 @@ def network(architecture: Architecture) -> Sequential:
 
 def predictor(architecture: Architecture) -> Callable[[Array], Array]:
     """Return what a server holds."""
-    net = network(architecture)
-    return net.predictor() if hasattr(net, "predictor") else net
+    return network(architecture).predictor()
 
 
 class Fastdrop(AbstractPeer):
