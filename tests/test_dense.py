@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -19,7 +20,7 @@ from assertions import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import DTYPES, EDGES, dtypes, masks, random_array, small_integers, small_sizes
+from strategies import DTYPES, EDGES, LAYOUTS, dtypes, masks, random_array, small_integers, small_sizes
 
 from fastdrop import Key, Mask
 from fastdrop._types import ActivationKind, Array, Shape, UpdateKind
@@ -71,7 +72,7 @@ class Case:
         return backend.dense_forward(self.x, self.weight, self.bias, self.kind, *self.bound(), True, out)
 
     def backward(self, backend: AbstractBackend, y: Array, z: Array | None) -> tuple[Array, Array, Array]:
-        dweight, dbias = np.full_like(self.weight, np.nan), np.full(self.weight.shape[1], np.nan, self.x.dtype)
+        dweight, dbias = (np.full(shape, np.nan, self.x.dtype) for shape in (self.weight.shape, self.dy.shape[1:]))
         dx = backend.dense_backward(
             self.dy, self.x, self.weight, y, z, self.kind, *self.bound(), True, dweight, dbias, accumulate=False
         )
@@ -565,6 +566,55 @@ def test_a_batch_cut_in_pieces_gives_the_same_rows(
         same(part_y, y[first:last])
         part_dx, _, _ = part.backward(backend, part_y, part_z)
         same(part_dx, dx[first:last])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cuts", [(1,), (16, 17), (50, 100, 150), (100, 112, 199)])
+def test_gradients_of_pieces_of_a_batch_add_up(backend: AbstractBackend, cuts: tuple[int, ...], dtype: np.dtype) -> None:
+    """To rounding: within each piece sums are in order, but begin at 0."""
+    rows, fan_in, fan_out = 200, 65, 129
+    x, weight, bias, dy = (
+        random_array(seed, shape, dtype)
+        for seed, shape in enumerate(((rows, fan_in), (fan_in, fan_out), (fan_out,), (rows, fan_out)))
+    )
+
+    def add(first: int, last: int, dweight: Array, dbias: Array) -> None:
+        part, grad = x[first:last], dy[first:last]
+        input_mask, output_mask = (
+            Mask(rate, KEY.on(stream), row_offset=5 + first).bind(array.shape, as_matrix=True)
+            for stream, (rate, array) in enumerate(((0.2, part), (0.5, grad)))
+        )
+        y, z = backend.dense_forward(part, weight, bias, ActivationKind.GELU, input_mask, output_mask, True)
+        backend.dense_backward(
+            grad, part, weight, y, z, ActivationKind.GELU, input_mask, output_mask, False, dweight, dbias, accumulate=True
+        )
+
+    whole, sums = ((np.zeros_like(weight), np.zeros_like(bias)) for _ in range(2))
+    add(0, rows, *whole)
+    for first, last in itertools.pairwise((0, *cuts, rows)):
+        add(first, last, *sums)
+    eps = float(np.finfo(dtype).eps)
+    dz_terms = 2 * 1.2 * np.abs(dy)  # the scale of the mask, and the steepest slope of gelu, are below these
+    assert_near(sums[0], whole[0], 4 * (rows + 8) * eps * (1.25 * np.abs(x).T @ dz_terms))
+    assert_near(sums[1], whole[1], 4 * (rows + 8) * eps * dz_terms.sum(axis=0))
+    for right in whole:
+        assert_not_vacuous(right)
+
+
+@pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"big-endian"}))
+@pytest.mark.parametrize("extents", [(2, 65, 33), (16, 300, 129), (200, 257, 300)])
+def test_the_memory_layout_changes_no_bit(backend: AbstractBackend, extents: tuple[int, int, int], layout: str) -> None:
+    """Of activations on the CPU backend; the reference leaves the order of sums to the BLAS library of NumPy."""
+    same = assert_agree if backend.name == "reference" else assert_same_bits
+    plain = _case(*extents, kind=ActivationKind.GELU, input_mask=HALF, output_mask=Mask(0.3, KEY.on(1)))
+    arrays = {name: LAYOUTS[layout](getattr(plain, name)) for name in ("x", "weight", "bias", "dy")}
+    other = dataclasses.replace(plain, **arrays)
+    y, z = plain.forward(backend)
+    assert_not_vacuous(y)
+    for mine, right in zip(
+        (*other.forward(backend), *other.backward(backend, y, z)), (y, z, *plain.backward(backend, y, z)), strict=True
+    ):
+        same(mine, right)
 
 
 @pytest.mark.parametrize("extents", [(0, 3, 4), (3, 0, 4), (3, 4, 0), (0, 0, 0)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from fastdrop.backends.formulas import activations
 
 numba = load_numba()
 from llvmlite import binding  # noqa: E402
+
+from fastdrop.backends.cpu import _tile  # noqa: E402
 
 FEATURES = binding.get_host_cpu_features()
 
@@ -56,6 +59,11 @@ def count(block: list[str], pattern: str) -> int:
     return sum(1 for line in block if re.search(pattern, line))
 
 
+def loops(found: list[list[str]], pattern: str, least: int) -> list[list[str]]:
+    """Return the blocks that end with a jump and have so many lines like the pattern."""
+    return [block for block in found if count(block, pattern) >= least and JUMP.match(block[-1])]
+
+
 @pytest.fixture(scope="module")
 def dropout_blocks() -> list[list[str]]:
     code = ASSEMBLY.format(module="dropout", kernel="dropout_kernel", call="ops.dropout_forward(x, mask)")
@@ -64,9 +72,9 @@ def dropout_blocks() -> list[list[str]]:
 
 def test_philox_is_vectorised(dropout_blocks: list[list[str]]) -> None:
     """Ten rounds of two multiplications, for several blocks at once, in one basic block that loops."""
-    loops = [block for block in dropout_blocks if count(block, r"vpmuludq.*[yz]mm") >= 17 and JUMP.match(block[-1])]
-    assert loops, "no loop holds ten rounds of vector multiplications"
-    assert all(count(block, r"\b(i?mul|mulx)[lq]\b") == 0 for block in loops)
+    found = loops(dropout_blocks, r"vpmuludq.*[yz]mm", 17)
+    assert found, "no loop holds ten rounds of vector multiplications"
+    assert all(count(block, r"\b(i?mul|mulx)[lq]\b") == 0 for block in found)
 
 
 def test_selection_has_no_branch(dropout_blocks: list[list[str]]) -> None:
@@ -83,13 +91,68 @@ def test_comparison_packs_its_answers(dropout_blocks: list[list[str]]) -> None:
     assert any(count(block, r"vpcmp(n?le|nlt|lt|n?eq|gt)?u?b|vpmovmskb|vpcmpu?b") >= 2 for block in dropout_blocks)
 
 
+MULTIPLY_ADD = r"vfn?m\w+p[sd]\s.*[yz]mm"
+SPILL = r"mm\d+, .*\(|\(%rsp\).*mm\d+"
+"""A vector that is stored, or comes from the stack."""
+
+
+def assert_in_registers(loop: list[str]) -> None:
+    """Multiply-adds and loads: no accumulator is stored inside, and nothing is called."""
+    assert count(loop, SPILL) == 0
+    assert count(loop, r"\bcall") == 0
+
+
 def test_the_micro_kernel_keeps_its_tile_in_registers() -> None:
-    """Its loop is multiply-adds and loads: no accumulator is stored inside."""
+    """Within the blocked loops around it, where registers are scarcest."""
     call = "ops.dense_forward(x, np.ones((64, 64), dtype='float32'), None, 0, None, None, False)"
     code = ASSEMBLY.format(module="dense", kernel="product_kernel", call=call)
-    inner = [block for block in blocks(run(code, FASTDROP_CACHE="0")) if count(block, r"vfmadd\w+ps.*[yz]mm") >= 40]
-    assert inner, "no unrolled loop of multiply-adds"
-    assert all(count(block, r"vmovu?p?s?\s+%[yz]mm\d+, .*\(%rsp") == 0 for block in inner)
+    inner = [block for block in blocks(run(code, FASTDROP_CACHE="0")) if count(block, MULTIPLY_ADD) >= 40]
+    tall = [height * _tile.VECTORS * _tile.UNROLL for height in _tile.HEIGHTS]
+    assert {count(block, MULTIPLY_ADD) for block in inner} >= {number for number in tall if number >= 40}
+    for block in inner:
+        assert_in_registers(block)
+
+
+def compiled(function: Any, *arguments: Any) -> list[list[str]]:
+    """Basic blocks of a function that is compiled for these arguments."""
+    dispatcher = numba.njit(error_model="numpy")(function)
+    dispatcher(*arguments)
+    return blocks(dispatcher.inspect_asm(dispatcher.signatures[0]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tiles_of_every_height_stay_in_registers(dtype: np.dtype) -> None:
+    product = _tile.tile_product
+
+    def tile(height, depth, a, b, c, rows, columns, accumulate):  # type: ignore[no-untyped-def]
+        product(height, depth, a, 0, b, 0, c, 0, 64, rows, columns, accumulate)
+
+    a, b, c = (np.ones(4096, dtype) for _ in range(3))
+    inner = loops(compiled(tile, 1, _tile.UNROLL, a, b, c, 1, 1, False), MULTIPLY_ADD, _tile.VECTORS * _tile.UNROLL)
+    assert len(inner) >= len(_tile.HEIGHTS)
+    assert max(count(loop, MULTIPLY_ADD) for loop in inner) == _tile.MR * _tile.VECTORS * _tile.UNROLL
+    for loop in inner:
+        assert_in_registers(loop)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("panel", [_tile.A_PANEL, _tile.B_PANEL])
+def test_panels_are_packed_by_vectors(panel: int, dtype: np.dtype) -> None:
+    """Copied whole, or transposed by shuffles; never an element at a time."""
+    copy_panel, transpose_panel = _tile.copy_panel, _tile.transpose_panel
+
+    def copy(source, depth, width, target, height):  # type: ignore[no-untyped-def]
+        copy_panel(source, 0, 64, depth, width, target, 0, height, panel)
+
+    def transpose(source, last, depth, target, height):  # type: ignore[no-untyped-def]
+        transpose_panel(source, 0, 64, last, depth, target, 0, height, panel)
+
+    source, target = (np.ones(4096, dtype) for _ in range(2))
+    moves = r"vmov\w+\s.*[yz]mm"
+    for function, wanted, least in ((copy, moves, 2), (transpose, r"v(unpck|perm|shuf|blend|insert)\w+\s.*[yz]mm", _tile.LANES)):
+        found = compiled(function, source, 1, 1, target, 1)
+        assert loops(found, wanted, least)
+        assert all(count(block, r"\bvmovs[sd]\b|\bvp?(extr|insr)") == 0 for block in found)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -102,10 +165,7 @@ def test_activations_are_vectorised(name: str, dtype: np.dtype) -> None:
         for j in range(len(z)):
             y[j] = formula(z[j])
 
-    compiled = numba.njit(error_model="numpy")(loop)
-    compiled(np.ones(3, dtype), np.ones(3, dtype))
-    found = blocks(compiled.inspect_asm(compiled.signatures[0]))
-    vectors = [block for block in found if count(block, r"vfn?m\w+p[sd]\s.*[yz]mm") >= 6 and JUMP.match(block[-1])]
+    vectors = loops(compiled(loop, np.ones(3, dtype), np.ones(3, dtype)), MULTIPLY_ADD, 6)
     assert vectors, "no loop of vector multiply-adds"
     assert all(count(block, r"vdivp[sd]\s.*[yz]mm") for block in vectors)
     assert all(count(block, r"\bcall") == 0 for block in vectors)

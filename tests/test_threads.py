@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from subprocesses import run
+from subprocesses import finish, run, start
 
 import fastdrop as fd
 from fastdrop import _config
@@ -55,6 +55,48 @@ def test_the_bits_are_the_same_for_1_2_3_and_5_threads() -> None:
     """
     )
     assert run(code, NUMBA_NUM_THREADS="5") == "1"
+
+
+FIT = """
+    import hashlib, itertools, sys
+    import numpy as np
+    import fastdrop as fd
+    from fastdrop import activations, optim
+
+    fd.set_num_threads(COUNT)
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((300, 400), dtype="float32"), rng.integers(0, 10, 300)
+    names = sorted(activations.FUNCTIONS, key=lambda name: name != "heaviside")  # first: no gradient passes through it
+    kinds = {"relu": {"fixed_count": True}, "selu": {"shared_rows": 3}}
+
+    def trained(optimizer):
+        layers = []
+        for number, name in enumerate(names):
+            layers.append(fd.Dropout((0.2, 0.5, 0.1)[number % 3], **kinds.get(name, {})))
+            layers.append(fd.Dense(300 + 37 * number, activation=name))
+        net = fd.Sequential([*layers, fd.Dropout(0.5), fd.Dense(10)], input_shape=(400,), seed=1)
+        before = {name: value.copy() for name, value in net.state_dict().items()}
+        history = net.fit(x, labels, epochs=2, batch_size=128, optimizer=optimizer, progress=False)
+        assert np.isfinite(history.history["loss"]).all()
+        digest = hashlib.sha256(repr(history.history).encode())
+        for number, (name, value) in enumerate(net.state_dict().items()):
+            assert np.isfinite(value).all()
+            assert number < 2 or not (value == before[name]).all(), name
+            digest.update(value)
+        return digest.hexdigest()
+
+    optimizers = optim.SGD(0.1, momentum=0.9), optim.Adam(0.001), optim.SGD(0.1, momentum=0.9, nesterov=True, clip_norm=0.1)
+    print(*map(trained, optimizers))
+"""
+"""Train a network of every activation by several optimizers; print a digest of weights and history of each."""
+
+
+def test_training_has_the_same_bits_with_1_2_3_and_5_threads() -> None:
+    counts = (1, 2, 3, 5)
+    processes = [start(FIT.replace("COUNT", str(count)), NUMBA_NUM_THREADS=str(count)) for count in counts]
+    digests = [finish(process)[0].split() for process in processes]
+    assert digests == [digests[0]] * len(counts)
+    assert len(set(digests[0])) == 3
 
 
 def test_every_python_thread_sees_the_count() -> None:

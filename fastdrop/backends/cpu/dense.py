@@ -233,7 +233,7 @@ def stream(
                 for row in range(rows):
                     source = start + deep * columns
                     stream_rows(a, to + deep * height + row, height, b_flat, source, columns, sums, row * width, width, 1, 1)
-    zero = c.dtype.type(0)  # as the zeros that fill up a packed panel: -0.0 becomes +0.0
+    zero = c.dtype.type(0.0 if kc % UNROLL else -0.0)  # where zeros fill up a packed panel, its -0.0 becomes +0.0
     for row in range(rows):
         total, target = sums[row * width : (row + 1) * width], c[i + row, left:right]
         if accumulate:
