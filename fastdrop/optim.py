@@ -229,7 +229,8 @@ class AbstractFusable(AbstractOptimizer):
             return
         begun = self._begin(net)
         tied = len(dict(begun.parameters)) < len(begun.parameters)
-        decaying, staying = (self._rule(begun.learning_rate, decay, net.dtype) for decay in (self.weight_decay, 0.0))
+        staying = self._rule(begun.learning_rate, 0.0, net.dtype)
+        decaying = self._rule(begun.learning_rate, self.weight_decay, net.dtype) if self.weight_decay else staying
         updates = {
             parameter: self._as_update(parameter.value, slots, decaying if parameter.decays else staying)
             for parameter, slots in begun.parameters
