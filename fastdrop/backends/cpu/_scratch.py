@@ -10,7 +10,6 @@ import numpy as np
 
 from fastdrop._types import Array, Shape
 
-
 SMALL = 8192
 """Arrays of fewer elements are new each time: it takes less time than to look for one."""
 

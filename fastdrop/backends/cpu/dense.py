@@ -32,7 +32,7 @@ from fastdrop.backends.cpu._tile import (
 )  # fmt: skip
 from fastdrop.backends.cpu._vector import LANES, numba
 from fastdrop.backends.cpu.epilogue import Finish, drop_rows, drops, finish_rows
-from fastdrop.backends.cpu.masks import U64
+from fastdrop.backends.cpu.masks import GROUP_BITS, SPAN, U64
 from fastdrop.backends.cpu.updates import NO_UPDATE, KernelUpdate, update_rows
 
 prange = numba.prange
@@ -45,9 +45,13 @@ PACKED_AT_ONCE = MOST_TILES * MR * LEAST_DEPTH
 PANELS_AT_ONCE = 8
 SLACK = LANES * (LANES + 1)
 """Elements after a packed panel that packing may overwrite."""
-STRIP_ROWS, STRIP_TILES = 8, 384 // MR
-"""Part of a, as it lies in memory, that is masked and packed together where op(a) is its transpose."""
-LINE = max(STRIP_ROWS * STRIP_TILES, KC, PANELS_AT_ONCE * NR) * MR
+STRIP_TILES = 384 // MR
+"""Tiles of a strip: of the part of a, as it lies in memory, that is masked and packed together where op(a) is its transpose."""
+STRIP_SPARE = 2 * GROUP_BITS
+"""Most decisions by which `decide` may round up a row of a strip."""
+STRIP_SIZE = SPAN * STRIP_TILES * MR // (STRIP_TILES * MR + STRIP_SPARE)
+"""Most elements of a strip, whose rows are as many as can be decided at once."""
+LINE = max(STRIP_SIZE, KC * MR, PANELS_AT_ONCE * NR * MR)
 """Elements of a thread's scratch for masked rows, and for sums of few rows."""
 OWN_SIZE = 1 << 15
 """Elements of op(a), as packed, up to which each thread packs for itself; more is packed by all threads for all."""
@@ -153,8 +157,9 @@ def pack_columns(
 ) -> None:  # fmt: skip
     """Pack tiles low .. high - 1 of columns i0.. of a (K, M), the transpose of op(a); rows k0 .. k0 + kc - 1."""
     columns = a.shape[1]
-    for k in range(k0, k0 + kc, STRIP_ROWS):
-        stop = min(k0 + kc, k + STRIP_ROWS)
+    strip_rows = SPAN // (min(STRIP_TILES, high - low) * MR + STRIP_SPARE)
+    for k in range(k0, k0 + kc, strip_rows):
+        stop = min(k0 + kc, k + strip_rows)
         for strip in range(low, high, STRIP_TILES):
             first, end = i0 + strip * MR, min(columns, i0 + min(high, strip + STRIP_TILES) * MR)
             if masked:
