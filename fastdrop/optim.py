@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from functools import cache
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 import numpy as np
@@ -229,7 +228,8 @@ class AbstractFusable(AbstractOptimizer):
             return
         begun = self._begin(net)
         tied = len(dict(begun.parameters)) < len(begun.parameters)
-        decaying, staying = (self._rule(begun.learning_rate, decay, net.dtype) for decay in (self.weight_decay, 0.0))
+        staying = self._rule(begun.learning_rate, 0.0, net.dtype)
+        decaying = self._rule(begun.learning_rate, self.weight_decay, net.dtype) if self.weight_decay else staying
         updates = {
             parameter: self._as_update(parameter.value, slots, decaying if parameter.decays else staying)
             for parameter, slots in begun.parameters
@@ -253,8 +253,7 @@ class AbstractFusable(AbstractOptimizer):
     def _as_update(self, value: Array, slots: Slots, rule: Rule) -> Update:
         """Return what `_update` does, as backends take it."""
         kind, names, rates = rule
-        first = slots[names[0]] if names else _nothing(value.ndim, value.dtype)
-        second = slots[names[1]] if len(names) > 1 else _nothing(value.ndim, value.dtype)
+        first, second, *_ = *[slots[name] for name in names], value, value
         return Update(kind, value, first, second, rates)
 
     def _update(self, value: Array, grad: Array, slots: Slots, learning_rate: float, weight_decay: float) -> None:
@@ -396,9 +395,3 @@ def _fitting(name: str, array: Any, value: Array) -> Array:
         _validate.fail_type(name, f"an array of dtype {value.dtype}", getattr(array, "dtype", type(array).__name__))
     _validate.exact_shape(name, array, value.shape)
     return np.array(array, order="C")
-
-
-@cache
-def _nothing(ndim: int, dtype: np.dtype[Any]) -> Array:
-    """Return the empty array that stands for a slot that is not needed."""
-    return np.empty((0,) * ndim, dtype)

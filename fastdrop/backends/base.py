@@ -56,7 +56,7 @@ class Update(NamedTuple):
     kind : UpdateKind
     value : array
     first, second : arrays of the shape of `value`
-        v and nothing, or m and s; empty, of as many axes, where the kind needs none.
+        v, or m and s; any arrays of as many axes, the value itself for example, where the kind needs none.
     rates : array, shape (2,), (3,) or (5,)
         Rounded once, to the dtype of `value`.
     """

@@ -13,8 +13,8 @@ from fastdrop.backends.cpu import activations, dense, dropout, epilogue, losses,
 from fastdrop.backends.cpu._jit import Kernel, max_scratch_threads
 from fastdrop.backends.cpu._scratch import Scratch
 from fastdrop.backends.cpu._vector import WORD_BITS
-from fastdrop.mask import NO_OFFSETS, BoundMask
-from fastdrop.rng import MASK32, Key
+from fastdrop.mask import BoundMask
+from fastdrop.rng import Key
 
 LOSS_NANOSECONDS = 1.5
 SUM_NANOSECONDS = 0.1
@@ -25,22 +25,29 @@ BACKWARD_FACTOR = 1.5
 
 
 def readable(array: Array) -> Array:
-    """Return the array as kernels take inputs: C-contiguous, aligned, a read-only view; copied only if it must be."""
-    flags = array.flags
-    if not flags.carray:
-        array = contiguous(array)
-        if not array.flags.writeable:
-            return array
-    array = array.view()
-    array.setflags(False)  # type: ignore[call-arg]  # a keyword would double the cost of this function
-    return array
+    """Return the array as kernels take inputs: C-contiguous, aligned, and of the type of a writable one; seldom copied.
+
+    So every kernel is compiled once. None writes into its inputs.
+    """
+    if array.flags.carray:
+        return array
+    array = contiguous(array)
+    return array if array.flags.carray else np.asarray(_Alias(array))
 
 
-NO_PLAN: Final = np.zeros(masks.PLAN_SIZE, dtype=np.uint64)
-NO_DROP: Final = {dtype: (NO_PLAN, NO_OFFSETS, masks.NO_CUTOFFS, dtype.type(1)) for dtype in FLOAT_DTYPES}
-NO_BIAS: Final = {dtype: readable(np.zeros(0, dtype)) for dtype in FLOAT_DTYPES}
-NO_TARGETS: Final = {dtype: readable(np.zeros((0, 0), dtype)) for dtype in FLOAT_DTYPES}
-NO_LABELS: Final = readable(np.zeros(0, dtype=np.int64))
+class _Alias:
+    """Memory of a read-only array, as that of a writable one."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+        interface = array.__array_interface__
+        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
+
+
+NO_DROP: Final = masks.KEEP_ALL_PLAN
+NO_BIAS: Final = {dtype: np.zeros(0, dtype) for dtype in FLOAT_DTYPES}
+NO_TARGETS: Final = {dtype: np.zeros((0, 0), dtype) for dtype in FLOAT_DTYPES}
+NO_LABELS: Final = np.zeros(0, dtype=np.int64)
 NO_UPDATE: Final[dict[tuple[np.dtype[Any], int], updates.KernelUpdate]] = {}
 for _dtype in FLOAT_DTYPES:
     for _ndim in (1, 2):
@@ -63,30 +70,27 @@ class CpuBackend(AbstractBackend):
         self._scratch = Scratch()
         self._threads = max_scratch_threads()
 
-    def _decision_scratch(self) -> tuple[Array, Array]:
+    def _decision_scratch(self) -> masks.U64:
         if self._scratch.decisions is None:
-            raw, bits = masks.scratch_shapes(self._threads)
-            self._scratch.decisions = np.empty(raw, np.uint32), np.empty(bits, np.uint64)
+            self._scratch.decisions = np.empty((self._threads, masks.SCRATCH_WORDS), np.uint64)
         return self._scratch.decisions
 
-    def _drop(self, mask: BoundMask | None, dtype: np.dtype[Any]) -> epilogue.Drop:
-        """Return (plan, offsets, cutoffs, scale) of a mask; None keeps all."""
+    def _plan(self, mask: BoundMask | None) -> masks.U64:
+        """Return the plan of a mask; None keeps all."""
         if mask is None:
-            return NO_DROP[dtype]
-        drop: epilogue.Drop | None = mask.prepared
-        if drop is None or drop[3].dtype != dtype:
-            drop = mask.prepared = self._prepare(mask, dtype)
-        return drop
+            return NO_DROP
+        plan: masks.U64 | None = mask.prepared
+        if plan is None:
+            plan = mask.prepared = self._prepare(mask)
+        return plan
 
-    def _prepare(self, mask: BoundMask, dtype: np.dtype[Any]) -> epilogue.Drop:
-        """Return what `_drop` does; only the key differs from the mask's origin, except where cutoffs depend on it."""
+    def _prepare(self, mask: BoundMask) -> masks.U64:
+        """Return what `_plan` does; only the key differs from the mask's origin, except where cutoffs depend on it."""
         if mask.origin is None or mask.kind == MaskKind.FIXED_COUNT:
-            return *masks.make_plan(mask, self._threads), dtype.type(mask.scale)
-        plan, offsets, cutoffs, scale = self._drop(mask.origin, dtype)
-        key, plan = mask.key, plan.copy()
-        plan[masks.KEY_0], plan[masks.KEY_1] = key.seed & MASK32, key.seed >> 32
-        plan[masks.STREAM], plan[masks.STEP] = key.stream, key.step
-        return plan, offsets, cutoffs, scale
+            return masks.make_plan(mask, self._threads)
+        plan = self._plan(mask.origin).copy()
+        masks.set_key(plan, mask.key)
+        return plan
 
     # Random words and decisions
 
@@ -98,10 +102,8 @@ class CpuBackend(AbstractBackend):
     def decisions(self, mask: BoundMask, rows: tuple[int, int], columns: tuple[int, int]) -> npt.NDArray[np.uint64]:
         width = columns[1] - columns[0]
         out = np.empty((rows[1] - rows[0], -(-width // WORD_BITS)), dtype=np.uint64)
-        plan, offsets, cutoffs = masks.make_plan(mask, self._threads)
-        raw, bits = self._decision_scratch()
         work = out.size * WORD_BITS * dropout.NANOSECONDS
-        masks.decisions_kernel(work, plan, offsets, cutoffs, rows[0], columns[0], width, out, raw, bits)
+        masks.decisions_kernel(work, self._plan(mask), rows[0], columns[0], width, out, self._decision_scratch())
         return out
 
     # Dropout
@@ -109,11 +111,9 @@ class CpuBackend(AbstractBackend):
     def dropout_forward(self, x: Array, mask: BoundMask, out: Array | None = None) -> Array:
         y = np.empty(x.shape, x.dtype) if out is None else out
         shape = mask.rows, mask.columns
-        drop = self._drop(mask, x.dtype)
-        raw, bits = self._decision_scratch()
         stream = y.nbytes >= dropout.STREAM_BYTES and y is not x
         work, source, target = x.size * dropout.NANOSECONDS, readable(x).reshape(shape), y.reshape(shape)
-        dropout.dropout_kernel(work, source, target, *drop, stream, raw, bits)
+        dropout.dropout_kernel(work, source, target, self._plan(mask), stream, self._decision_scratch())
         return y
 
     def dropout_backward(self, dy: Array, mask: BoundMask, out: Array | None = None) -> Array:
@@ -125,9 +125,8 @@ class CpuBackend(AbstractBackend):
         """Return the scratch of `dense.product_kernel`; pages that are not used take no memory."""
         scratch = self._scratch.products.get(dtype)
         if scratch is None:
-            sizes = (dense.PACKED_SIZE,), *((self._threads, size) for size in (dense.OWN_SIZE, dense.PANELS_SIZE, dense.LINE))
-            packed, own, panels, lines = (np.empty(size, dtype) for size in sizes)
-            scratch = self._scratch.products[dtype] = packed, own, panels, lines, *self._decision_scratch()
+            packed, work = np.empty(dense.PACKED_SIZE, dtype), np.empty((self._threads, dense.WORK_SIZE), dtype)
+            scratch = self._scratch.products[dtype] = packed, work, self._decision_scratch()
         return scratch
 
     def _product(
@@ -137,8 +136,8 @@ class CpuBackend(AbstractBackend):
         c: Array,
         form: tuple[bool, int, bool],
         *,
-        a_drop: epilogue.Drop,
-        c_drop: epilogue.Drop,
+        a_drop: masks.U64,
+        c_drop: masks.U64,
         bias: Array | None = None,
         activation: ActivationKind = ActivationKind.LINEAR,
         y: Array | None = None,
@@ -147,8 +146,8 @@ class CpuBackend(AbstractBackend):
         """``c (+)= drop(op(a)) @ op(b) + bias``, ``y = drop(act(c))``, or an update by c; see `dense.product_kernel`."""
         if c.size == 0:
             return
-        dtype, depth = c.dtype, a.shape[0] if form[0] else a.shape[1]
-        work = dense.nanoseconds(len(c), c.shape[1], depth, form[1]) + c.size * activations.NANOSECONDS[activation]
+        (rows, columns), dtype, depth = c.shape, c.dtype, a.shape[0 if form[0] else 1]
+        work = dense.nanoseconds(rows, columns, depth, form[1]) + c.size * activations.NANOSECONDS[activation]
         row = NO_BIAS[dtype] if bias is None else readable(bias)
         finish = c if y is None else y, y is not None and y is not c, row, int(activation)
         dense.product_kernel(
@@ -188,8 +187,8 @@ class CpuBackend(AbstractBackend):
             b,
             y if z is None else z,
             (False, b_form, False),
-            a_drop=self._drop(input_mask, x.dtype),
-            c_drop=self._drop(output_mask, x.dtype),
+            a_drop=self._plan(input_mask),
+            c_drop=self._plan(output_mask),
             bias=bias,
             activation=activation,
             y=y,
@@ -214,7 +213,7 @@ class CpuBackend(AbstractBackend):
         if output_mask is not None and output_mask.kind == MaskKind.DROP_ALL:
             return self._no_gradient(x, want_dx, dweight, dbias, accumulate)
         dz = self._gradient(dy, y if z is None else z, activation, output_mask, dbias, accumulate)
-        input_drop, no_drop = self._drop(input_mask, x.dtype), self._drop(None, x.dtype)
+        input_drop, no_drop = self._plan(input_mask), NO_DROP
         dx = np.empty_like(x, order="C") if want_dx else None
         if dx is not None:
             self._product(dz, weight, dx, (False, dense.TRANSPOSED, False), a_drop=no_drop, c_drop=input_drop)
@@ -264,11 +263,11 @@ class CpuBackend(AbstractBackend):
             dz,
             partial,
             int(activation),
-            self._drop(mask, dy.dtype),
+            self._plan(mask),
             total,
             accumulate and update is None,
             kernel_update(update, total),
-            *self._decision_scratch(),
+            self._decision_scratch(),
         )
         return dz
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from fastdrop._types import Array
 from fastdrop.backends.cpu._jit import device, kernel
@@ -34,8 +33,8 @@ from fastdrop.backends.cpu._tile import (
     transpose_panel,
 )  # fmt: skip
 from fastdrop.backends.cpu._vector import LANES, numba
-from fastdrop.backends.cpu.epilogue import Drop, Finish, drop_rows, drops, finish_rows
-from fastdrop.backends.cpu.masks import U64
+from fastdrop.backends.cpu.epilogue import Finish, drop_rows, drops, finish_rows
+from fastdrop.backends.cpu.masks import GROUP_BITS, SPAN, U64
 from fastdrop.backends.cpu.updates import NO_UPDATE, KernelUpdate, update_rows
 
 prange = numba.prange
@@ -48,9 +47,13 @@ PACKED_AT_ONCE = MOST_TILES * MR * LEAST_DEPTH
 PANELS_AT_ONCE = 8
 SLACK = LANES * (LANES + 1)
 """Elements after a packed panel that packing may overwrite."""
-STRIP_ROWS, STRIP_TILES = 8, 384 // MR
-"""Part of a, as it lies in memory, that is masked and packed together where op(a) is its transpose."""
-LINE = max(STRIP_ROWS * STRIP_TILES, KC, PANELS_AT_ONCE * NR) * MR
+STRIP_TILES = 384 // MR
+"""Tiles of a strip: of the part of a, as it lies in memory, that is masked and packed together where op(a) is its transpose."""
+STRIP_SPARE = 2 * GROUP_BITS
+"""Most decisions by which `decide` may round up a row of a strip."""
+STRIP_SIZE = SPAN * STRIP_TILES * MR // (STRIP_TILES * MR + STRIP_SPARE)
+"""Most elements of a strip, whose rows are as many as can be decided at once."""
+LINE = max(STRIP_SIZE, KC * MR, PANELS_AT_ONCE * NR * MR)
 """Elements of a thread's scratch for masked rows, and for sums of few rows."""
 OWN_SIZE = 1 << 15
 """Elements of op(a), as packed, up to which each thread packs for itself; more is packed by all threads for all."""
@@ -68,9 +71,8 @@ PACKING_NANOSECONDS, READING_NANOSECONDS = 0.3, 0.05
 PLAIN, TRANSPOSED, PACKED = range(3)
 """What op(b) is: b, its transpose, or b with panels that `pack_kernel` made."""
 
-Raw: TypeAlias = npt.NDArray[np.uint32]
-Scratch: TypeAlias = tuple[Array, Array, Array, Array, Raw, U64]
-"""(packed, own, panels, line, raw, bits): packed is shared, the rest has one row a thread."""
+Scratch: TypeAlias = tuple[Array, Array, U64]
+"""(packed, work, bits): packed is shared, the rest has one row a thread; work is (line, own, panels)."""
 
 Part: TypeAlias = tuple[int, int, int, int]
 """(first and last row tile, first and last panel) of a rectangle of c."""
@@ -79,6 +81,9 @@ PACKED_SIZE = PACKED_AT_ONCE + PACKED_AT_ONCE // 4
 """Elements of op(a) as packed, with what lies between the panels."""
 PANELS_SIZE = PANELS_AT_ONCE * KC * NR + SLACK
 """Elements of op(b) as packed by a thread."""
+OWN_AT = LINE
+PANELS_AT = OWN_AT + OWN_SIZE
+WORK_SIZE = PANELS_AT + PANELS_SIZE
 
 
 def nanoseconds(rows: int, columns: int, depth: int, b_form: int) -> float:
@@ -141,14 +146,14 @@ def grid(tiles: int, panels: int, threads: int) -> tuple[int, int]:
 
 @device
 def pack_rows(
-    a: Array, drop: Drop, masked: bool, i: int, k0: int, kc: int, packed: Array, to: int, line: Array, raw: Raw, bits: U64
+    a: Array, drop: U64, masked: bool, i: int, k0: int, kc: int, packed: Array, to: int, line: Array, bits: U64
 ) -> None:
     """Pack the tile of rows i.. of a (M, K), columns k0 .. k0 + kc - 1."""
     rows, depth = a.shape
     height = tile_height(rows - i)
     stop = min(i + height, rows)
     if masked:
-        drop_rows(drop, a, i, stop, k0, k0 + kc, line, KC, raw, bits)
+        drop_rows(drop, a, i, stop, k0, k0 + kc, line, KC, bits)
         transpose_panel(line, 0, KC, stop - i - 1, kc, packed, to, height, A_PANEL)
     else:
         transpose_panel(a, i * depth + k0, depth, stop - i - 1, kc, packed, to, height, A_PANEL)
@@ -157,17 +162,18 @@ def pack_rows(
 
 @device
 def pack_columns(
-    a: Array, drop: Drop, masked: bool, i0: int, low: int, high: int, tiles: int, k0: int, base: int, kc: int,
-    packed: Array, line: Array, raw: Raw, bits: U64,
+    a: Array, drop: U64, masked: bool, i0: int, low: int, high: int, tiles: int, k0: int, base: int, kc: int,
+    packed: Array, line: Array, bits: U64,
 ) -> None:  # fmt: skip
     """Pack tiles low .. high - 1 of columns i0.. of a (K, M), the transpose of op(a); rows k0 .. k0 + kc - 1."""
     columns = a.shape[1]
-    for k in range(k0, k0 + kc, STRIP_ROWS):
-        stop = min(k0 + kc, k + STRIP_ROWS)
+    strip_rows = SPAN // (min(STRIP_TILES, high - low) * MR + STRIP_SPARE)
+    for k in range(k0, k0 + kc, strip_rows):
+        stop = min(k0 + kc, k + strip_rows)
         for strip in range(low, high, STRIP_TILES):
             first, end = i0 + strip * MR, min(columns, i0 + min(high, strip + STRIP_TILES) * MR)
             if masked:
-                drop_rows(drop, a, k, stop, first, end, line, end - first, raw, bits)
+                drop_rows(drop, a, k, stop, first, end, line, end - first, bits)
             for i in range(first, end, MR):
                 height = tile_height(columns - i)
                 to = panel_start((i - i0) // MR, tiles, k0 - base, kc) + (k - k0) * height
@@ -182,19 +188,19 @@ def pack_columns(
 
 @device
 def pack_tiles(
-    a: Array, transposed: bool, drop: Drop, i0: int, low: int, high: int, tiles: int, base: int, end: int, packed: Array,
-    line: Array, raw: Raw, bits: U64,
+    a: Array, transposed: bool, drop: U64, i0: int, low: int, high: int, tiles: int, base: int, end: int, packed: Array,
+    line: Array, bits: U64,
 ) -> None:  # fmt: skip
     """Pack tiles low .. high - 1 of rows i0.. of op(a), depth base .. end - 1."""
     masked = drops(drop)
     for k0 in range(base, max(end, 1), KC):
         kc = min(KC, end - k0)
         if transposed:
-            pack_columns(a, drop, masked, i0, low, high, tiles, k0, base, kc, packed, line, raw, bits)
+            pack_columns(a, drop, masked, i0, low, high, tiles, k0, base, kc, packed, line, bits)
         else:
             for tile in range(low, high):
                 to = panel_start(tile, tiles, k0 - base, kc)
-                pack_rows(a, drop, masked, i0 + tile * MR, k0, kc, packed, to, line, raw, bits)
+                pack_rows(a, drop, masked, i0 + tile * MR, k0, kc, packed, to, line, bits)
 
 
 @device
@@ -263,7 +269,7 @@ def pack_kernel(b: Array, packed: Array, threads: int) -> None:
 @device
 def multiply_rectangle(
     packed: Array, i0: int, tiles: int, part: Part, depths: tuple[int, int, int], b: Array, b_form: int, c: Array,
-    accumulate: bool, finish: Finish, drop: Drop, panels: Array, sums: Array, raw: Raw, bits: U64,
+    accumulate: bool, finish: Finish, drop: U64, panels: Array, sums: Array, bits: U64,
 ) -> None:  # fmt: skip
     """Do all that there is to do for a part of c and depths base .. end - 1, of `depth` altogether."""
     low, high, first, last = part
@@ -294,7 +300,7 @@ def multiply_rectangle(
                             height, padded(kc), packed, at, source, panel_at, c_flat, to, columns, stop - i, right - j, adds
                         )
                 if k0 + kc == depth:
-                    finish_rows(c, finish, drop, i, stop, left, right, raw, bits)
+                    finish_rows(c, finish, drop, i, stop, left, right, bits)
 
 
 @kernel
@@ -303,9 +309,9 @@ def product_kernel(
     b: Array,
     c: Array,
     form: tuple[bool, int, bool],
-    a_drop: Drop,
+    a_drop: U64,
     finish: Finish,
-    c_drop: Drop,
+    c_drop: U64,
     update: KernelUpdate,
     scratch: Scratch,
     threads: int,
@@ -315,7 +321,7 @@ def product_kernel(
     form is (a transposed, what op(b) is, accumulate). a_drop's rows and columns are those of a as it lies in memory.
     """
     a_transposed, b_form, accumulate = form
-    packed, owns, panels, lines, raws, all_bits = scratch
+    packed, work, all_bits = scratch
     rows, columns = c.shape
     depth, nr = a.shape[0] if a_transposed else a.shape[1], tile_columns(c)
     all_tiles, all_panels = (rows + MR - 1) // MR, (columns + nr - 1) // nr
@@ -333,16 +339,17 @@ def product_kernel(
             if shared:
                 for t in prange(threads):
                     low, high = t * tiles // threads, (t + 1) * tiles // threads
-                    pack_tiles(a, a_transposed, a_drop, i0, low, high, tiles, base, end, packed, lines[t], raws[t], all_bits[t])
+                    pack_tiles(a, a_transposed, a_drop, i0, low, high, tiles, base, end, packed, work[t, :OWN_AT], all_bits[t])
             for t in prange(down * across):
                 low, high = t // across * tiles // down, (t // across + 1) * tiles // down
                 first, last = t % across * all_panels // across, (t % across + 1) * all_panels // across
-                own = packed if shared else owns[t]
+                line, panels = work[t, :OWN_AT], work[t, PANELS_AT:]
+                own = packed if shared else work[t, OWN_AT:PANELS_AT]
                 if not shared:
-                    pack_tiles(a, a_transposed, a_drop, i0, low, high, tiles, base, end, own, lines[t], raws[t], all_bits[t])
+                    pack_tiles(a, a_transposed, a_drop, i0, low, high, tiles, base, end, own, line, all_bits[t])
                 multiply_rectangle(
                     own, i0, tiles, (low, high, first, last), (base, end, depth), b, b_form, c, accumulate, finish, c_drop,
-                    panels[t], lines[t], raws[t], all_bits[t],
+                    panels, line, all_bits[t],
                 )  # fmt: skip
                 if end == depth and update[0] != NO_UPDATE:
                     update_rows(update, c, i0 + low * MR, min(rows, i0 + high * MR))

@@ -6,12 +6,11 @@ Decisions are made for PIECE columns at a time into scratch that stays in L1, th
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from fastdrop._types import Array
 from fastdrop.backends.cpu._jit import device, kernel
 from fastdrop.backends.cpu._vector import STREAM_ALIGNMENT, WORD_BITS, fence, numba, scale_kept, stream_kept
-from fastdrop.backends.cpu.masks import ONE, U64, decide
+from fastdrop.backends.cpu.masks import ONE, U64, decide, scale_of
 from fastdrop.backends.formulas._formula import select
 
 prange = numba.prange
@@ -54,23 +53,13 @@ def head_of(y: Array) -> int:
 
 
 @kernel
-def dropout_kernel(
-    x: Array,
-    y: Array,
-    plan: U64,
-    offsets: npt.NDArray[np.int64],
-    cutoffs: U64,
-    scale: np.floating,
-    stream: bool,
-    raw: npt.NDArray[np.uint32],
-    bits: U64,
-    threads: int,
-) -> None:
+def dropout_kernel(x: Array, y: Array, plan: U64, stream: bool, bits: U64, threads: int) -> None:
     """Drop out x into y, both (rows, columns), past the caches if `stream`.
 
     Tasks are pieces of a row: the first one up to an aligned address, then PIECE columns each.
     """
     rows, columns = x.shape
+    scale = x.dtype.type(scale_of(plan))
     pieces = columns // PIECE + 2
     tasks = rows * pieces
     for t in prange(threads):
@@ -80,7 +69,7 @@ def dropout_kernel(
             low = head + (piece - 1) * PIECE if piece else 0
             high = min(columns, head + piece * PIECE)
             if low < high:
-                decide(plan, offsets, cutoffs, i, 1, low, high - low, raw[t], bits[t])
+                decide(plan, i, 1, low, high - low, bits[t])
                 if stream and piece:
                     stream_kept_row(x[i, low:high], y[i, low:high], bits[t], scale)
                 else:

@@ -8,23 +8,17 @@ positive exactly where it was active and kept.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
+from typing import TypeAlias
 
 from fastdrop._types import Array
 from fastdrop.backends.cpu._jit import device, kernel
 from fastdrop.backends.cpu._vector import WORD_BITS, numba
 from fastdrop.backends.cpu.activations import LINEAR, RELU, activate_row, gradient_row
 from fastdrop.backends.cpu.dropout import scale_kept_row
-from fastdrop.backends.cpu.masks import KEEP_ALL, KIND, U64, decide
+from fastdrop.backends.cpu.masks import KEEP_ALL, KIND, U64, decide, scale_of
 from fastdrop.backends.cpu.updates import NO_UPDATE, KernelUpdate, update_row
 
 prange = numba.prange
-
-Drop: TypeAlias = tuple[U64, npt.NDArray[np.int64], U64, Any]
-"""(plan, offsets, cutoffs, scale): a mask as kernels take it; `NO_DROP` stands for None."""
 
 Finish: TypeAlias = tuple[Array, bool, Array, int]
 """(y, whether y is another array than z, bias, activation)."""
@@ -35,40 +29,35 @@ CHUNK_COLUMNS = 512
 
 
 @device
-def drops(drop: Drop) -> bool:
+def drops(plan: U64) -> bool:
     """Return whether a mask does anything at all."""
-    plan, _offsets, _cutoffs, scale = drop
-    return int(plan[KIND]) != KEEP_ALL or scale != 1
+    return int(plan[KIND]) != KEEP_ALL or scale_of(plan) != 1
 
 
 @device
-def drop_rows(
-    drop: Drop, x: Array, i: int, stop: int, left: int, right: int, y: Array, stride: int, raw: npt.NDArray[np.uint32], bits: U64
-) -> None:
+def drop_rows(plan: U64, x: Array, i: int, stop: int, left: int, right: int, y: Array, stride: int, bits: U64) -> None:
     """Write rows i .. stop - 1, columns left .. right - 1 of x, dropped out, to y, `stride` elements a row; see `decide`."""
-    plan, offsets, cutoffs, scale = drop
+    scale = x.dtype.type(scale_of(plan))
     words = (right - left + WORD_BITS - 1) // WORD_BITS
-    decide(plan, offsets, cutoffs, i, stop - i, left, right - left, raw, bits)
+    decide(plan, i, stop - i, left, right - left, bits)
     for row in range(i, stop):
         to = (row - i) * stride
         scale_kept_row(x[row, left:right], y[to : to + right - left], bits[(row - i) * words :], scale)
 
 
 @device
-def finish_rows(
-    z: Array, finish: Finish, drop: Drop, i: int, stop: int, left: int, right: int, raw: npt.NDArray[np.uint32], bits: U64
-) -> None:
+def finish_rows(z: Array, finish: Finish, plan: U64, i: int, stop: int, left: int, right: int, bits: U64) -> None:
     """Finish rows i .. stop - 1, columns left .. right - 1: decisions of all of them at once, see `decide`.
 
     Adds the bias (if it has elements) to z in place, then writes the activated and dropped-out rows to y: `apart`, or z itself.
     """
     y, apart, bias, activation = finish
-    plan, offsets, cutoffs, scale = drop
-    masked, columns = drops(drop), right - left
+    scale = z.dtype.type(scale_of(plan))
+    masked, columns = drops(plan), right - left
     words = (columns + WORD_BITS - 1) // WORD_BITS
     part = bias[left:right]
     if masked:
-        decide(plan, offsets, cutoffs, i, stop - i, left, columns, raw, bits)
+        decide(plan, i, stop - i, left, columns, bits)
     if not (masked or apart or len(bias) or activation != LINEAR):
         return
     for row in range(i, stop):
@@ -91,11 +80,10 @@ def gradient_kernel(
     dz: Array,
     partial: Array,
     activation: int,
-    drop: Drop,
+    plan: U64,
     dbias: Array,
     accumulate: bool,
     update: KernelUpdate,
-    raw: npt.NDArray[np.uint32],
     bits: U64,
     threads: int,
 ) -> None:
@@ -106,8 +94,8 @@ def gradient_kernel(
     rows, columns = dy.shape
     across = (columns + CHUNK_COLUMNS - 1) // CHUNK_COLUMNS
     tasks = (rows + CHUNK_ROWS - 1) // CHUNK_ROWS * across
-    plan, offsets, cutoffs, scale = drop
-    masked = drops(drop) and activation != RELU
+    scale = dy.dtype.type(scale_of(plan))
+    masked = drops(plan) and activation != RELU
     one, wanted = dy.dtype.type(1), len(dbias) > 0
     for t in prange(threads):
         for task in range(t * tasks // threads, (t + 1) * tasks // threads):
@@ -117,7 +105,7 @@ def gradient_kernel(
                 row = dz[i, low:high]
                 gradient_row(activation, dy[i, low:high], state[i, low:high], scale, row)
                 if masked:
-                    decide(plan, offsets, cutoffs, i, 1, low, high - low, raw[t], bits[t])
+                    decide(plan, i, 1, low, high - low, bits[t])
                     scale_kept_row(row, row, bits[t], one)
                 if wanted:
                     total = partial[chunk, low:high]

@@ -1,13 +1,13 @@
 """Decision bits: the mask contract evaluated into per-thread scratch, 64 columns a word.
 
-Notation: a *plan* is a BoundMask as kernels take it: a uint64 array of `PLAN_SIZE` fields (indices below), an int64 array of
-`offsets` and a uint64 array of `cutoffs` (one for each mask row from `FIRST_ROW` on, fixed counts only). A cutoff is
+Notation: a *plan* is a BoundMask as kernels take it, one uint64 array: `PLAN_SIZE` fields (indices below), then as many
+offsets as the field INNER says, then a cutoff for each mask row from FIRST_ROW on (fixed counts only). A cutoff is
 ``word << 32 | position`` of the last unit that its mask row drops, so that a unit is kept where its own is greater.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fastdrop._types import Domain, MaskKind
 from fastdrop.backends.cpu._jit import device, kernel
 from fastdrop.backends.cpu._vector import GROUP_BLOCKS, WORD_BITS, numba, pack_decisions, trailing_zeros
-from fastdrop.backends.formulas._formula import select
+from fastdrop.backends.formulas._formula import from_bits, select
 from fastdrop.backends.formulas.philox import HALF, MASK, philox_block
 from fastdrop.mask import TIE_BITS, BoundMask
 from fastdrop.rng import BYTES_PER_BLOCK, DOMAIN_SHIFT, MASK32, WORDS_PER_BLOCK, Key
@@ -23,10 +23,11 @@ from fastdrop.rng import BYTES_PER_BLOCK, DOMAIN_SHIFT, MASK32, WORDS_PER_BLOCK,
 prange = numba.prange
 
 U64: TypeAlias = npt.NDArray[np.uint64]
-Plan: TypeAlias = tuple[U64, npt.NDArray[np.int64], U64]
 
-KIND, KEY_0, KEY_1, STREAM, STEP, THRESHOLD, ROW_SIZE, ROW_OFFSET, GROUP, COLUMN_STEP, DOMAIN_BASE, FIRST_ROW = range(12)
-PLAN_SIZE = 12
+KIND, KEY_0, KEY_1, STREAM, STEP, THRESHOLD, ROW_SIZE, ROW_OFFSET, GROUP, COLUMN_STEP, DOMAIN_BASE, SCALE, FIRST_ROW, INNER = (
+    range(14)
+)
+PLAN_SIZE = 14
 
 KEEP_ALL, DROP_ALL, BERNOULLI = int(MaskKind.KEEP_ALL), int(MaskKind.DROP_ALL), int(MaskKind.BERNOULLI)
 TIE_SHIFT, TIE_MASK = np.uint64(TIE_BITS), np.uint64((1 << TIE_BITS) - 1)
@@ -50,6 +51,8 @@ TIES = SPAN_BLOCKS * BYTES_PER_BLOCK + 1
 """Most ties that a call may find, and one more."""
 TIE_GROUP = 8
 """Ties are settled in vectors of so many."""
+LINE_WORDS = 8
+"""64-bit words of a cache line."""
 RAW_WORDS = WORDS_PER_BLOCK * SPAN_BLOCKS
 ALIGNED_WORDS = SPAN_BLOCKS * BYTES_PER_BLOCK // WORD_BITS + 1
 
@@ -59,13 +62,17 @@ STARTS_AT = TIES_AT + ALIGNED_WORDS
 BLOCKS_AT = STARTS_AT + SPAN_BLOCKS
 FOUND_AT = BLOCKS_AT + SPAN_BLOCKS
 KEPT_AT = FOUND_AT + TIES
+RAW_AT = -(-(KEPT_AT + TIES) // LINE_WORDS) * LINE_WORDS
+SCRATCH_WORDS = -(-(RAW_AT + RAW_WORDS // 2) // LINE_WORDS) * LINE_WORDS
 """Where the parts of a thread's bits begin: after the answer, decisions and ties of whole blocks, the first elements of rows, the
-numbers of blocks, ties found and settled."""
+numbers of blocks, ties found and settled, raw words of 32 bits."""
 
 
-def scratch_shapes(threads: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the shapes of the scratch of `decide` for so many threads: raw words (uint32) and bits (uint64)."""
-    return (threads, RAW_WORDS), (threads, KEPT_AT + TIES)
+@device
+def scale_of(plan: U64) -> float:
+    """Return what kept elements are multiplied by, in binary64."""
+    scale: float = from_bits(np.int64(plan[SCALE]))
+    return scale
 
 
 @device
@@ -148,8 +155,9 @@ def settle_ties(plan: U64, lo: np.uint64, blocks: U64, keep: U64, at: U64, kept:
 
 
 @device
-def decide_bernoulli(plan: U64, starts: U64, count: int, raw: npt.NDArray[np.uint32], bits: U64) -> None:
+def decide_bernoulli(plan: U64, starts: U64, count: int, bits: U64) -> None:
     """Write the decisions of `count` mask elements from each of `starts` on, the blocks of all of them made at once."""
+    raw = bits[RAW_AT:].view(np.uint32)
     rows, words = len(starts), (count + WORD_BITS - 1) // WORD_BITS
     hi, lo = plan[THRESHOLD] >> TIE_SHIFT, plan[THRESHOLD] & TIE_MASK
     keep, ties = bits[KEEP_AT:TIES_AT], bits[TIES_AT:STARTS_AT]
@@ -182,10 +190,9 @@ def decide_bernoulli(plan: U64, starts: U64, count: int, raw: npt.NDArray[np.uin
 
 
 @device
-def decide_fixed(
-    plan: U64, cutoff: np.uint64, first: np.uint64, count: int, raw: npt.NDArray[np.uint32], blocks: U64, answer: U64
-) -> None:
+def decide_fixed(plan: U64, cutoff: np.uint64, first: np.uint64, count: int, bits: U64, answer: U64) -> None:
     """Write the decisions of `count` mask elements from `first` on, of one mask row that drops a fixed count."""
+    blocks, raw = bits[BLOCKS_AT:FOUND_AT], bits[RAW_AT:].view(np.uint32)
     domain, start = RANK_DOMAIN + plan[DOMAIN_BASE], first % plan[ROW_SIZE]
     skip = int(first & np.uint64(3))
     done = 0
@@ -207,15 +214,11 @@ def decide_fixed(
 
 
 @device
-def decide(
-    plan: U64, offsets: npt.NDArray[np.int64], cutoffs: U64, i: int, rows: int, column: int, count: int,
-    raw: npt.NDArray[np.uint32], bits: U64,
-) -> None:  # fmt: skip
+def decide(plan: U64, i: int, rows: int, column: int, count: int, bits: U64) -> None:
     """Write the decisions of matrix rows i .. i + rows - 1, columns column .. column + count - 1: words(count) words a row.
 
     Where rows are several, count is rounded up to a multiple of GROUP_BITS, and once more where rows do not start at blocks;
-    rows times that is at most SPAN. Bits of a row beyond `count` are not defined. `raw` and `bits` are one thread's scratch
-    (`scratch_shapes`).
+    rows times that is at most SPAN. Bits of a row beyond `count` are not defined. `bits` is one thread's scratch: SCRATCH_WORDS.
     """
     kind = int(plan[KIND])
     words = (count + WORD_BITS - 1) // WORD_BITS
@@ -224,18 +227,21 @@ def decide(
             bits[k] = ALL if kind == KEEP_ALL else ZERO
         return
     starts = bits[STARTS_AT : STARTS_AT + rows]
-    inner, group, step = np.uint64(len(offsets)), plan[GROUP], plan[COLUMN_STEP]
+    inner, group, step = plan[INNER], plan[GROUP], plan[COLUMN_STEP]
+    offsets, cutoffs = plan[PLAN_SIZE:], plan[PLAN_SIZE + int(inner) :]
     wanted = count if step == ONE else 1
     for r in range(rows):
         row = np.uint64(i + r)
         mask_row = ZERO if group == ZERO else (plan[ROW_OFFSET] + row // inner) // group
-        starts[r] = mask_row * plan[ROW_SIZE] + np.uint64(offsets[int(row % inner)]) + np.uint64(column) * step
+        starts[r] = mask_row * plan[ROW_SIZE] + offsets[int(row % inner)] + np.uint64(column) * step
         if kind != BERNOULLI:
             cutoff = cutoffs[int(mask_row - plan[FIRST_ROW])]
             answer = bits[r * ((wanted + WORD_BITS - 1) // WORD_BITS) :]
-            decide_fixed(plan, cutoff, starts[r], wanted, raw, bits[BLOCKS_AT:FOUND_AT], answer)
+            decide_fixed(plan, cutoff, starts[r], wanted, bits, answer)
+    if wanted % WORD_BITS == 0 and plan[ROW_SIZE] == np.uint64(wanted) and inner == ONE and group == ONE:
+        starts, wanted = starts[:1], rows * wanted  # whole mask rows: they lie one after the other
     if kind == BERNOULLI:
-        decide_bernoulli(plan, starts, wanted, raw, bits)
+        decide_bernoulli(plan, starts, wanted, bits)
     if step == ZERO:
         for r in range(rows - 1, -1, -1):
             one = ALL if bits[r] & ONE else ZERO
@@ -247,25 +253,14 @@ def decide(
 
 
 @kernel
-def decisions_kernel(
-    plan: U64,
-    offsets: npt.NDArray[np.int64],
-    cutoffs: U64,
-    first_row: int,
-    first_column: int,
-    columns: int,
-    out: U64,
-    raw: npt.NDArray[np.uint32],
-    bits: U64,
-    threads: int,
-) -> None:
+def decisions_kernel(plan: U64, first_row: int, first_column: int, columns: int, out: U64, bits: U64, threads: int) -> None:
     """Write the packed decisions of the rectangle that starts at (first_row, first_column) to out (rows, words)."""
     rows = out.shape[0]
     for t in prange(threads):
         for i in range(t * rows // threads, (t + 1) * rows // threads):
             for done in range(0, columns, SPAN):
                 count = min(SPAN, columns - done)
-                decide(plan, offsets, cutoffs, first_row + i, 1, first_column + done, count, raw[t], bits[t])
+                decide(plan, first_row + i, 1, first_column + done, count, bits[t])
                 words = (count + WORD_BITS - 1) // WORD_BITS
                 if count % WORD_BITS:
                     bits[t, words - 1] &= (ONE << np.uint64(count % WORD_BITS)) - ONE
@@ -329,28 +324,42 @@ def cutoffs_kernel(plan: U64, words: npt.NDArray[np.uint32], counts: npt.NDArray
 # Host side
 
 
-NO_CUTOFFS: U64 = np.zeros(0, dtype=np.uint64)
 WORD_NANOSECONDS = 8.0
 """Estimated cost of one word of a fixed-count mask, and of a tie."""
 
 
 def key_plan(key: Key) -> U64:
     """Return a plan that holds a key alone."""
-    return np.array((0, key.seed & MASK32, key.seed >> 32, key.stream, key.step, 0, 0, 0, 0, 0, 0, 0), dtype=np.uint64)
+    plan = np.zeros(PLAN_SIZE, dtype=np.uint64)
+    set_key(plan, key)
+    return plan
 
 
-def make_plan(mask: BoundMask, threads: int) -> Plan:
-    """Return (plan, offsets, cutoffs) of a bound mask; a fixed count's cutoffs are found here, once for a mask and step."""
-    key = mask.key
-    geometry = mask.row_size, mask.row_offset, mask.group, mask.column_step, mask.domain_base, 0
-    fields = (mask.kind, key.seed & MASK32, key.seed >> 32, key.stream, key.step, mask.threshold, *geometry)
-    plan = np.array(fields, dtype=np.uint64)
-    if mask.kind != MaskKind.FIXED_COUNT or mask.rows == 0:
-        return plan, mask.offsets, NO_CUTOFFS
-    first = mask.mask_row(0)
-    plan[FIRST_ROW] = first
-    cutoffs = np.empty(mask.mask_row(mask.rows - 1) - first + 1, dtype=np.uint64)
-    words = np.empty((threads, mask.row_size), dtype=np.uint32)
-    counts = np.empty((threads, RADIX), dtype=np.int64)
-    cutoffs_kernel(len(cutoffs) * mask.row_size * WORD_NANOSECONDS, plan, words, counts, cutoffs)
-    return plan, mask.offsets, cutoffs
+def set_key(plan: U64, key: Key) -> None:
+    """Put a key into a plan."""
+    plan[KEY_0], plan[KEY_1] = key.seed & MASK32, key.seed >> 32
+    plan[STREAM], plan[STEP] = key.stream, key.step
+
+
+def make_plan(mask: BoundMask, threads: int) -> U64:
+    """Return the plan of a bound mask; a fixed count's cutoffs are found here, once for a mask and step."""
+    fixed, inner = mask.kind == MaskKind.FIXED_COUNT and mask.rows > 0, len(mask.offsets)
+    first = mask.mask_row(0) if fixed else 0
+    count = mask.mask_row(mask.rows - 1) - first + 1 if fixed else 0
+    plan = np.empty(PLAN_SIZE + inner + count, dtype=np.uint64)
+    set_key(plan, mask.key)
+    plan[KIND], plan[THRESHOLD], plan[SCALE] = mask.kind, mask.threshold, np.float64(mask.scale).view(np.uint64)
+    plan[ROW_SIZE], plan[ROW_OFFSET], plan[GROUP] = mask.row_size, mask.row_offset, mask.group
+    plan[COLUMN_STEP], plan[DOMAIN_BASE] = mask.column_step, mask.domain_base
+    plan[FIRST_ROW], plan[INNER] = first, inner
+    plan[PLAN_SIZE : PLAN_SIZE + inner] = mask.offsets
+    if fixed:
+        words = np.empty((threads, mask.row_size), dtype=np.uint32)
+        counts = np.empty((threads, RADIX), dtype=np.int64)
+        cutoffs_kernel(count * mask.row_size * WORD_NANOSECONDS, plan, words, counts, plan[PLAN_SIZE + inner :])
+    return plan
+
+
+KEEP_ALL_PLAN: Final = key_plan(Key(0, 0, 0))
+KEEP_ALL_PLAN[SCALE] = np.float64(1).view(np.uint64)
+"""The plan of a mask that does nothing."""
