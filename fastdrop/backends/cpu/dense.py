@@ -336,20 +336,21 @@ def product_kernel(
         for base in range(0, max(depth, 1), depth_at_once):
             end = min(depth, base + depth_at_once)
             shared = panel_start(tiles, tiles, (end - base) // KC * KC, (end - base) % KC) > OWN_SIZE
-            if shared:
-                for t in prange(threads):
-                    low, high = t * tiles // threads, (t + 1) * tiles // threads
-                    pack_tiles(a, a_transposed, a_drop, i0, low, high, tiles, base, end, packed, work[t, :OWN_AT], all_bits[t])
-            for t in prange(down * across):
-                low, high = t // across * tiles // down, (t // across + 1) * tiles // down
-                first, last = t % across * all_panels // across, (t % across + 1) * all_panels // across
-                line, panels = work[t, :OWN_AT], work[t, PANELS_AT:]
-                own = packed if shared else work[t, OWN_AT:PANELS_AT]
-                if not shared:
-                    pack_tiles(a, a_transposed, a_drop, i0, low, high, tiles, base, end, own, line, all_bits[t])
-                multiply_rectangle(
-                    own, i0, tiles, (low, high, first, last), (base, end, depth), b, b_form, c, accumulate, finish, c_drop,
-                    panels, line, all_bits[t],
-                )  # fmt: skip
-                if end == depth and update[0] != NO_UPDATE:
-                    update_rows(update, c, i0 + low * MR, min(rows, i0 + high * MR))
+            for phase in range(0 if shared else 1, 2):  # one parallel loop for both phases: each is compiled by itself
+                count = threads if phase == 0 else down * across
+                for t in prange(count):
+                    low, high = t // across * tiles // down, (t // across + 1) * tiles // down
+                    own = packed if shared else work[t, OWN_AT:PANELS_AT]
+                    if phase == 0:
+                        low, high = t * tiles // threads, (t + 1) * tiles // threads
+                    line = work[t, :OWN_AT]
+                    if phase == 0 or not shared:
+                        pack_tiles(a, a_transposed, a_drop, i0, low, high, tiles, base, end, own, line, all_bits[t])
+                    if phase == 1:
+                        first, last = t % across * all_panels // across, (t % across + 1) * all_panels // across
+                        multiply_rectangle(
+                            own, i0, tiles, (low, high, first, last), (base, end, depth), b, b_form, c, accumulate, finish,
+                            c_drop, work[t, PANELS_AT:], line, all_bits[t],
+                        )  # fmt: skip
+                        if end == depth and update[0] != NO_UPDATE:
+                            update_rows(update, c, i0 + low * MR, min(rows, i0 + high * MR))

@@ -97,27 +97,33 @@ def gradient_kernel(
     scale = dy.dtype.type(scale_of(plan))
     masked = drops(plan) and activation != RELU
     one, wanted = dy.dtype.type(1), len(dbias) > 0
-    for t in prange(threads):
-        for task in range(t * tasks // threads, (t + 1) * tasks // threads):
-            chunk, low = task // across, task % across * CHUNK_COLUMNS
-            high = min(columns, low + CHUNK_COLUMNS)
-            for i in range(chunk * CHUNK_ROWS, min(rows, (chunk + 1) * CHUNK_ROWS)):
-                row = dz[i, low:high]
-                gradient_row(activation, dy[i, low:high], state[i, low:high], scale, row)
-                if masked:
-                    decide(plan, i, 1, low, high - low, bits[t])
-                    scale_kept_row(row, row, bits[t], one)
-                if wanted:
-                    total = partial[chunk, low:high]
-                    if i == chunk * CHUNK_ROWS:
-                        for j in range(high - low):
-                            total[j] = row[j]
-                    else:
-                        for j in range(high - low):
-                            total[j] += row[j]
-    if wanted:
+    for phase in range(2 if wanted else 1):  # one parallel loop for both phases: each is compiled by itself
         for t in prange(threads):
-            join_chunks(partial, t * columns // threads, (t + 1) * columns // threads, dbias, accumulate, update)
+            if phase == 1:
+                join_chunks(partial, t * columns // threads, (t + 1) * columns // threads, dbias, accumulate, update)
+                continue
+            for task in range(t * tasks // threads, (t + 1) * tasks // threads):
+                chunk, low = task // across, task % across * CHUNK_COLUMNS
+                high = min(columns, low + CHUNK_COLUMNS)
+                for i in range(chunk * CHUNK_ROWS, min(rows, (chunk + 1) * CHUNK_ROWS)):
+                    row = dz[i, low:high]
+                    gradient_row(activation, dy[i, low:high], state[i, low:high], scale, row)
+                    if masked:
+                        decide(plan, i, 1, low, high - low, bits[t])
+                        scale_kept_row(row, row, bits[t], one)
+                    if wanted:
+                        add_to_chunk(row, partial[chunk, low:high], i % CHUNK_ROWS == 0)
+
+
+@device
+def add_to_chunk(row: Array, total: Array, first: bool) -> None:
+    """``total += row``, or the row itself if it is the first of its chunk."""
+    if first:
+        for j in range(len(row)):
+            total[j] = row[j]
+    else:
+        for j in range(len(row)):
+            total[j] += row[j]
 
 
 @device
