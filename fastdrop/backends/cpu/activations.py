@@ -106,5 +106,7 @@ def activation_kernel(x: Array, y: Array, activation: int, threads: int) -> None
         low, high = t * n // threads, (t + 1) * n // threads
         for start in range(low, high, PIECE):
             stop = min(high, start + PIECE)
-            y[start:stop] = x[start:stop]
-            activate_row(activation, y[start:stop])
+            source, target = x[start:stop], y[start:stop]
+            for j in range(len(target)):
+                target[j] = source[j]
+            activate_row(activation, target)

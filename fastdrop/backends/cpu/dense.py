@@ -218,6 +218,13 @@ def pack_panels(b: Array, transposed: bool, k0: int, kc: int, left: int, right: 
 
 
 @device
+def clear(row: Array) -> None:
+    """Write zeros: a loop, which is vectorised where an assignment to a slice is not."""
+    for j in range(len(row)):
+        row[j] = 0
+
+
+@device
 def stream(
     a: Array, at: int, height: int, b: Array, k0: int, kc: int, c: Array, i: int, stop: int, left: int, right: int,
     accumulate: bool, sums: Array,
@@ -225,7 +232,7 @@ def stream(
     """Multiply a packed tile with rows k0 .. k0 + kc - 1 of b (K, N) where they lie, and put or add the result to c."""
     columns, width, rows = c.shape[1], right - left, stop - i
     b_flat = b.reshape(b.size)
-    sums[: rows * width] = 0
+    clear(sums[: rows * width])
     for k in range(0, kc, STREAM_DEPTH):
         to, start = at + k * height, (k0 + k) * columns + left
         if k + STREAM_DEPTH <= kc:
