@@ -90,4 +90,5 @@ def _table(measured: Sequence[Measurement]) -> str:
         for case in dict.fromkeys(each.case for each in measured)
     ]
     align = ["left", *["right"] * (len(libraries) + 1)]
-    return tabulate(body, ["milliseconds", *libraries, "of peak"], disable_numparse=True, colalign=align)
+    text: str = tabulate(body, ["milliseconds", *libraries, "of peak"], disable_numparse=True, colalign=align)
+    return text
