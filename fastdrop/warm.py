@@ -46,6 +46,7 @@ def _run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[A
         y, z = backend.dense_forward(x, weight, bias, ActivationKind.TANH, bound, bound, True)
         gradients = np.empty_like(weight), np.empty_like(bias)
         backend.dense_backward(x, x, weight, y, z, ActivationKind.TANH, bound, bound, True, *gradients, accumulate=False)
+    backend.dense_forward(x, backend.pack_weight(weight), bias, ActivationKind.TANH, None, None, False)
     backend.words(Key(0, 0, 0), 0, 0, rows)
     backend.decisions(bound, (0, rows), (0, columns))
     backend.dropout_backward(backend.dropout_forward(x, bound), bound)

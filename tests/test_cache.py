@@ -104,3 +104,21 @@ def test_a_long_compilation_is_announced_once(tmp_path: Path) -> None:
     assert len(lines) == 1
     assert lines[0].startswith("fastdrop: compiling kernels for this CPU")
     assert finish(start(code, FASTDROP_CACHE_DIR=tmp_path))[1] == ""
+
+
+def test_warmup_compiles_every_kernel() -> None:
+    code = """
+        import importlib, pkgutil
+        import fastdrop as fd
+        from fastdrop.backends import cpu
+        from fastdrop.backends.cpu._jit import Kernel
+
+        fd.warmup()
+        modules = [importlib.import_module(f"{cpu.__name__}.{each.name}") for each in pkgutil.iter_modules(cpu.__path__)]
+        kernels = {value for module in modules for value in vars(module).values() if isinstance(value, Kernel)}
+        cold = [each.name for each in kernels if not (each.serial.signatures or each.parallel.signatures)]
+        print(len(kernels), cold)
+    """
+    count, cold = run(code).split(" ", 1)
+    assert int(count) > 10
+    assert cold.strip() == "[]"

@@ -137,7 +137,7 @@ class AbstractLayer(ABC):
         """Return (y, backward) for a C-contiguous x of the parameters' dtype and a shape that fits."""
 
     def frozen(self) -> Step:
-        """Return a step that infers what this layer infers now; layers with parameters are others' steps."""
+        """Return a step that infers what this layer infers now; one with parameters does more than copy itself."""
         return copy.copy(self)
 
     def output_shape(self, input_shape: Shape) -> Shape:

@@ -15,7 +15,7 @@ SMALL = 8192
 
 
 class Scratch(threading.local):
-    """Named buffers of the calling Python thread; what a buffer holds does not outlast the kernel call it was taken for."""
+    """Named buffers of the calling Python thread; what a buffer holds does not outlast the operation it was taken for."""
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, np.dtype[Any]], Array] = {}

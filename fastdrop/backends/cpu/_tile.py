@@ -25,8 +25,6 @@ from fastdrop.backends.cpu._vector import (  # noqa: E402
     element,
     first_lanes,
     load,
-    masked_load,
-    masked_store,
     splat,
     store,
     vector_type,
@@ -105,11 +103,7 @@ def copy_panel(
                     line = builder.gep(put, [builder.mul(loop.index, height)])
                     for j in range(vectors):
                         pointer = builder.gep(row, [I64(j * lanes)])
-                        value = (
-                            masked_load(builder, pointer, vector, align, masks[j])
-                            if masked
-                            else load(builder, pointer, vector, align)
-                        )
+                        value = load(builder, pointer, vector, align, masks[j] if masked else None)
                         store(builder, value, builder.gep(line, [I64(j * lanes)]), align)
         return context.get_dummy_value()
 
@@ -158,11 +152,7 @@ def transpose_panel(
             transposed = []
             for group in range(vectors):
                 pointers = [builder.gep(first, [builder.add(row, k)]) for row in rows[group * lanes : (group + 1) * lanes]]
-                block = [
-                    load(builder, p, vector, align) if mask is None else masked_load(builder, p, vector, align, mask)
-                    for p in pointers
-                ]
-                transposed.append(_transposed(builder, block))
+                transposed.append(_transposed(builder, [load(builder, pointer, vector, align, mask) for pointer in pointers]))
             for i in range(lanes):  # in this order, so that what a store leaves behind its row is overwritten by the next
                 line = builder.gep(put, [builder.mul(builder.add(k, I64(i)), height)])
                 for group, block in enumerate(transposed):
@@ -253,14 +243,9 @@ def _emit_put(builder: Any, tile: list[Any], place: Callable[[int, int], Any], a
         for branch, adding in zip(branches, (True, False), strict=True):
             with branch:
                 for i, total in enumerate(tile):
-                    pointer = place(*divmod(i, VECTORS))
-                    if masks is None:
-                        value = builder.fadd(load(builder, pointer, vector, align), total) if adding else total
-                        store(builder, value, pointer, align)
-                    else:
-                        old = masked_load(builder, pointer, vector, align, masks[i]) if adding else None
-                        value = builder.fadd(old, total) if adding else total
-                        masked_store(builder, value, pointer, align, masks[i])
+                    pointer, mask = place(*divmod(i, VECTORS)), None if masks is None else masks[i]
+                    value = builder.fadd(load(builder, pointer, vector, align, mask), total) if adding else total
+                    store(builder, value, pointer, align, mask)
 
 
 @with_body(_tile_product_body)
@@ -360,20 +345,14 @@ def stream_rows(
 
         def step(j: Any, mask: Any) -> None:
             def get(pointer: Any) -> Any:
-                pointer = builder.gep(pointer, [j])
-                return (
-                    load(builder, pointer, vector, align) if mask is None else masked_load(builder, pointer, vector, align, mask)
-                )
+                return load(builder, builder.gep(pointer, [j]), vector, align, mask)
 
             totals = [get(put) for put in puts]
             for k in range(deep):
                 operand = get(lines[k])
                 totals = [multiply_add(builder, factors[k][r], operand, totals[r], suffix) for r in range(tall)]
             for put, total in zip(puts, totals, strict=True):
-                if mask is None:
-                    store(builder, total, builder.gep(put, [j]), align)
-                else:
-                    masked_store(builder, total, builder.gep(put, [j]), align, mask)
+                store(builder, total, builder.gep(put, [j]), align, mask)
 
         whole = builder.sdiv(columns, I64(lanes))
         with cgutils.for_range(builder, whole) as loop:

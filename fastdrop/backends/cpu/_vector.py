@@ -63,16 +63,6 @@ def splat(builder: Any, vector: Any, value: Any) -> Any:
     return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count))
 
 
-def load(builder: Any, pointer: Any, vector: Any, align: int) -> Any:
-    """Emit a load of a vector."""
-    return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=align)
-
-
-def store(builder: Any, value: Any, pointer: Any, align: int) -> Any:
-    """Emit a store of a vector."""
-    return builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=align)
-
-
 def first_lanes(builder: Any, lanes: int, count: Any) -> Any:
     """Emit a mask whose lanes below count are set."""
     numbers = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
@@ -85,15 +75,19 @@ def _masked(builder: Any, kind: str, result: Any, vector: Any, *args: Any) -> An
     return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
 
 
-def masked_load(builder: Any, pointer: Any, vector: Any, align: int, mask: Any) -> Any:
-    """Emit a load of the lanes of a mask, zeros elsewhere; what lies in memory there is not touched."""
-    source, zeros = builder.bitcast(pointer, vector.as_pointer()), ir.Constant(vector, [0.0] * vector.count)
-    return _masked(builder, "load", vector, vector, source, I32(align), mask, zeros)
+def load(builder: Any, pointer: Any, vector: Any, align: int, mask: Any = None) -> Any:
+    """Emit a load of a vector; with a mask of its lanes, zeros elsewhere: what lies in memory there is not touched."""
+    source = builder.bitcast(pointer, vector.as_pointer())
+    if mask is None:
+        return builder.load(source, align=align)
+    return _masked(builder, "load", vector, vector, source, I32(align), mask, ir.Constant(vector, [0.0] * vector.count))
 
 
-def masked_store(builder: Any, value: Any, pointer: Any, align: int, mask: Any) -> Any:
-    """Emit a store of the lanes of a mask."""
+def store(builder: Any, value: Any, pointer: Any, align: int, mask: Any = None) -> Any:
+    """Emit a store of a vector, or of the lanes of a mask."""
     target = builder.bitcast(pointer, value.type.as_pointer())
+    if mask is None:
+        return builder.store(value, target, align=align)
     return _masked(builder, "store", ir.VoidType(), value.type, value, target, I32(align), mask)
 
 

@@ -48,12 +48,16 @@ NO_DROP: Final = masks.KEEP_ALL_PLAN
 NO_BIAS: Final = {dtype: np.zeros(0, dtype) for dtype in FLOAT_DTYPES}
 NO_TARGETS: Final = {dtype: np.zeros((0, 0), dtype) for dtype in FLOAT_DTYPES}
 NO_LABELS: Final = np.zeros(0, dtype=np.int64)
-NO_UPDATE: Final[dict[tuple[np.dtype[Any], int], updates.KernelUpdate]] = {}
-for _dtype in FLOAT_DTYPES:
-    for _ndim in (1, 2):
-        _nothing = np.zeros((0,) * _ndim, _dtype)
-        NO_UPDATE[_dtype, _ndim] = updates.NO_UPDATE, _nothing, _nothing, _nothing, _nothing.reshape(-1)
 """What kernels are given where there is none."""
+
+
+def _no_update(dtype: np.dtype[Any], ndim: int) -> updates.KernelUpdate:
+    nothing = np.zeros((0,) * ndim, dtype)
+    return updates.NO_UPDATE, nothing, nothing, nothing, nothing.reshape(-1)
+
+
+NO_UPDATE: Final = {(dtype, ndim): _no_update(dtype, ndim) for dtype in FLOAT_DTYPES for ndim in (1, 2)}
+"""By dtype and axes of the parameter."""
 
 
 def kernel_update(update: Update | None, like: Array) -> updates.KernelUpdate:
@@ -136,8 +140,8 @@ class CpuBackend(AbstractBackend):
         c: Array,
         form: tuple[bool, int, bool],
         *,
-        a_drop: masks.U64,
-        c_drop: masks.U64,
+        a_drop: masks.U64 = NO_DROP,
+        c_drop: masks.U64 = NO_DROP,
         bias: Array | None = None,
         activation: ActivationKind = ActivationKind.LINEAR,
         y: Array | None = None,
@@ -166,7 +170,7 @@ class CpuBackend(AbstractBackend):
     def pack_weight(self, weight: Array) -> PackedWeight:
         data = np.empty(dense.packed_shape(len(weight), weight.shape[1], weight.dtype), weight.dtype)
         dense.pack_kernel(weight.size * dense.PACKING_NANOSECONDS, readable(weight), data)
-        return PackedWeight(readable(data), (weight.shape[0], weight.shape[1]))
+        return PackedWeight(data, (weight.shape[0], weight.shape[1]))
 
     def dense_forward(
         self,
@@ -213,16 +217,21 @@ class CpuBackend(AbstractBackend):
         if output_mask is not None and output_mask.kind == MaskKind.DROP_ALL:
             return self._no_gradient(x, want_dx, dweight, dbias, accumulate)
         dz = self._gradient(dy, y if z is None else z, activation, output_mask, dbias, accumulate)
-        input_drop, no_drop = self._plan(input_mask), NO_DROP
+        input_drop = self._plan(input_mask)
         dx = np.empty_like(x, order="C") if want_dx else None
         if dx is not None:
-            self._product(dz, weight, dx, (False, dense.TRANSPOSED, False), a_drop=no_drop, c_drop=input_drop)
-        if isinstance(dweight, Update):
-            grad = self._scratch.take("gradient", weight.shape, weight.dtype)
-            self._product(x, dz, grad, (True, dense.PLAIN, False), a_drop=input_drop, c_drop=no_drop, update=dweight)
-        elif dweight is not None:
-            self._product(x, dz, dweight, (True, dense.PLAIN, accumulate), a_drop=input_drop, c_drop=no_drop)
+            self._product(dz, weight, dx, (False, dense.TRANSPOSED, False), c_drop=input_drop)
+        if dweight is not None:
+            grad, update = self._destination("gradient", dweight)
+            form = True, dense.PLAIN, accumulate and update is None
+            self._product(x, dz, grad, form, a_drop=input_drop, update=update)
         return dx
+
+    def _destination(self, name: str, gradient: Array | Update) -> tuple[Array, Update | None]:
+        """Return (the array that a gradient is computed into, scratch of that name for an update; the update by it)."""
+        if isinstance(gradient, Update):
+            return self._scratch.take(name, gradient.value.shape, gradient.value.dtype), gradient
+        return gradient, None
 
     def _no_gradient(
         self, x: Array, want_dx: bool, dweight: Array | Update | None, dbias: Array | Update | None, accumulate: bool
@@ -252,9 +261,7 @@ class CpuBackend(AbstractBackend):
         rows, columns = dy.shape
         chunks = -(-rows // epilogue.CHUNK_ROWS)
         partial = self._scratch.take("partial", (chunks, columns), dy.dtype)
-        update = dbias if isinstance(dbias, Update) else None
-        width = 0 if dbias is None else columns
-        total = dbias if isinstance(dbias, np.ndarray) else self._scratch.take("bias", (width,), dy.dtype)
+        total, update = self._destination("bias", NO_BIAS[dy.dtype] if dbias is None else dbias)
         work = dy.size * (activations.NANOSECONDS[activation] * BACKWARD_FACTOR + dropout.NANOSECONDS)
         epilogue.gradient_kernel(
             work,

@@ -33,7 +33,7 @@ from fastdrop.backends.cpu._tile import (
     transpose_panel,
 )  # fmt: skip
 from fastdrop.backends.cpu._vector import LANES, numba
-from fastdrop.backends.cpu.epilogue import Finish, drop_rows, drops, finish_rows
+from fastdrop.backends.cpu.epilogue import Finish, clear, drop_rows, drops, finish_rows
 from fastdrop.backends.cpu.masks import GROUP_BITS, SPAN, U64
 from fastdrop.backends.cpu.updates import NO_UPDATE, KernelUpdate, update_rows
 
@@ -215,13 +215,6 @@ def pack_panels(b: Array, transposed: bool, k0: int, kc: int, left: int, right: 
             copy_panel(b, k0 * columns + j, columns, kc, columns - j, packed, to, nr, B_PANEL)
         packed[to + kc * nr : to + padded(kc) * nr] = 0
         to += padded(kc) * nr
-
-
-@device
-def clear(row: Array) -> None:
-    """Write zeros: a loop, which is vectorised where an assignment to a slice is not."""
-    for j in range(len(row)):
-        row[j] = 0
 
 
 @device

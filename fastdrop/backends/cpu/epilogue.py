@@ -112,12 +112,19 @@ def gradient_kernel(
                         decide(plan, i, 1, low, high - low, bits[t])
                         scale_kept_row(row, row, bits[t], one)
                     if wanted:
-                        add_to_chunk(row, partial[chunk, low:high], i % CHUNK_ROWS == 0)
+                        add_row(row, partial[chunk, low:high], i % CHUNK_ROWS == 0)
 
 
 @device
-def add_to_chunk(row: Array, total: Array, first: bool) -> None:
-    """``total += row``, or the row itself if it is the first of its chunk."""
+def clear(row: Array) -> None:
+    """Write zeros: a loop, which is vectorised where an assignment to a slice is not."""
+    for j in range(len(row)):
+        row[j] = 0
+
+
+@device
+def add_row(row: Array, total: Array, first: bool) -> None:
+    """``total += row``, or the row itself if it is the first."""
     if first:
         for j in range(len(row)):
             total[j] = row[j]
@@ -131,12 +138,9 @@ def join_chunks(partial: Array, low: int, high: int, out: Array, accumulate: boo
     """``out (+)= sum over chunks of partial``, chunk after chunk, for columns low .. high - 1; then the update by it."""
     total = out[low:high]
     if not accumulate:
-        for j in range(high - low):
-            total[j] = 0
+        clear(total)
     for chunk in range(len(partial)):
-        part = partial[chunk, low:high]
-        for j in range(high - low):
-            total[j] += part[j]
+        add_row(partial[chunk, low:high], total, False)
     kind, value, first, second, rates = update
     if kind != NO_UPDATE:
         update_row(kind, value[low:high], total, first[low:high], second[low:high], rates)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from fastdrop._types import ActivationKind, Array
+from fastdrop._types import ActivationKind, Array, Shape
 from fastdrop.backends.select import backend
 from fastdrop.benchmark.cases.base import AbstractCase, Prepare, check_close
 
@@ -20,8 +21,34 @@ def normal(*shape: int, dtype: str, number: int = 0) -> Array:
     return np.random.default_rng(number).normal(size=shape).astype(dtype)
 
 
+class AbstractElementwise(AbstractCase):
+    """What the cases share that are a function, or, with `backward`, its derivative times a gradient."""
+
+    backward: bool
+    dtype: str
+
+    @property
+    @abstractmethod
+    def shape(self) -> Shape:
+        """Shape of all arrays."""
+
+    @property
+    def nbytes(self) -> float:
+        return float((3 if self.backward else 2) * self.x.nbytes)
+
+    @cached_property
+    def x(self) -> Array:
+        """The input."""
+        return normal(*self.shape, dtype=self.dtype)
+
+    @cached_property
+    def dy(self) -> Array:
+        """The gradient."""
+        return normal(*self.shape, dtype=self.dtype, number=1)
+
+
 @dataclass(frozen=True)
-class Activation(AbstractCase):
+class Activation(AbstractElementwise):
     """act(x), or, with `backward`, dy * act'(x)."""
 
     operation = "activation"
@@ -32,23 +59,13 @@ class Activation(AbstractCase):
     dtype: str = "float32"
 
     @property
-    def nbytes(self) -> float:
-        return float((3 if self.backward else 2) * self.x.nbytes)
+    def shape(self) -> Shape:
+        return (self.elements,)
 
     @property
     def kind(self) -> ActivationKind:
         """The activation."""
         return ActivationKind[self.name.upper()]
-
-    @cached_property
-    def x(self) -> Array:
-        """The input."""
-        return normal(self.elements, dtype=self.dtype)
-
-    @cached_property
-    def dy(self) -> Array:
-        """The gradient."""
-        return normal(self.elements, dtype=self.dtype, number=1)
 
     def verify(self, prepare: Prepare) -> None:
         """The result is the reference's, to rounding."""
@@ -60,7 +77,7 @@ class Activation(AbstractCase):
 
 
 @dataclass(frozen=True)
-class Softmax(AbstractCase):
+class Softmax(AbstractElementwise):
     """The softmax of each row, or, with `backward`, the gradient of its input from the output's."""
 
     operation = "softmax"
@@ -71,23 +88,13 @@ class Softmax(AbstractCase):
     dtype: str = "float32"
 
     @property
-    def nbytes(self) -> float:
-        return float((3 if self.backward else 2) * self.x.nbytes)
-
-    @cached_property
-    def x(self) -> Array:
-        """The input."""
-        return normal(self.rows, self.classes, dtype=self.dtype)
+    def shape(self) -> Shape:
+        return self.rows, self.classes
 
     @cached_property
     def y(self) -> Array:
         """The output, for the backward pass."""
         return backend("reference").softmax_forward(self.x)
-
-    @cached_property
-    def dy(self) -> Array:
-        """The gradient."""
-        return normal(self.rows, self.classes, dtype=self.dtype, number=1)
 
     def verify(self, prepare: Prepare) -> None:
         """The result is the reference's, to rounding."""

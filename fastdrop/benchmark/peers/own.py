@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -62,11 +61,6 @@ def network(architecture: Architecture) -> Sequential:
     for parameter, value in zip(net.parameters(), values, strict=True):
         parameter.value = value
     return net
-
-
-def predictor(architecture: Architecture) -> Callable[[Array], Array]:
-    """Return what a server holds."""
-    return network(architecture).predictor()
 
 
 class Fastdrop(AbstractPeer):
@@ -209,7 +203,7 @@ class Fastdrop(AbstractPeer):
         return lambda number: run
 
     def inference(self, case: Inference) -> Prepare:
-        predict = predictor(case.architecture)
+        predict = network(case.architecture).predictor()
 
         def prepare(number: int) -> Work:
             x, _ = case.batches[number % len(case.batches)]
@@ -218,7 +212,7 @@ class Fastdrop(AbstractPeer):
         return prepare
 
     def serving(self, case: Serving) -> Prepare:
-        predict, pool = predictor(case.architecture), ThreadPoolExecutor(case.callers)
+        predict, pool = network(case.architecture).predictor(), ThreadPoolExecutor(case.callers)
         calls = case.repeats // case.callers
 
         def serve(caller: int) -> Any:

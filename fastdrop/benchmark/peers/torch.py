@@ -98,12 +98,7 @@ class TorchEager(AbstractPeer):
         return elementwise(ACTIVATIONS[case.name], case)
 
     def softmax(self, case: Softmax) -> Prepare:
-        function, x, dy = (
-            self.compiled(lambda x: functional.softmax(x, dim=1)),
-            torch.from_numpy(case.x),
-            torch.from_numpy(case.dy),
-        )
-        return differentiated(function, x, dy) if case.backward else lambda number: lambda: function(x)
+        return elementwise(lambda x: functional.softmax(x, dim=1), case)
 
     def loss(self, case: Loss) -> Prepare | None:
         if case.name not in LOSSES:
