@@ -179,13 +179,14 @@ def float_array(name: str, value: Any, *, ndim: int | None = None, min_ndim: int
     Integers, bools, complex, object and 16-bit floats are TypeErrors with the fix in the text.
     """
     array = to_array(name, value)
-    if array.dtype.kind in "iub":
-        fail_type(name, "a float32 or float64 array", array.dtype, FLOAT_HINT)
-    if array.dtype.newbyteorder("=") not in FLOAT_DTYPES:
-        hint = '(hint: x.astype("float32"))' if array.dtype.kind == "f" else ""
-        fail_type(name, "a float32 or float64 array", array.dtype, hint)
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype not in FLOAT_DTYPES:
+        native = array.dtype.newbyteorder("=")
+        if native.kind in "iub":
+            fail_type(name, "a float32 or float64 array", array.dtype, FLOAT_HINT)
+        if native not in FLOAT_DTYPES:
+            hint = '(hint: x.astype("float32"))' if native.kind == "f" else ""
+            fail_type(name, "a float32 or float64 array", array.dtype, hint)
+        array = array.astype(native)
     if ndim is not None and array.ndim != ndim:
         fail_value(name, f"an array of {ndim} axes", f"shape {array.shape}")
     if array.ndim < min_ndim:

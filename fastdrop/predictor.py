@@ -61,4 +61,5 @@ class Predictor:
         x = _validate.float_array("x", x)
         _validate.row_shape("predictor", self.input_shape, x.shape[1:])
         y, _ = run_chain(self._steps, contiguous(x, self.dtype), INFERENCE)
-        return y.copy() if np.may_share_memory(x, y) else y
+        own = y.base is None and y is not x
+        return y if own or not np.may_share_memory(x, y) else y.copy()

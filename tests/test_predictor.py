@@ -49,7 +49,7 @@ def test_a_predictor_gives_the_networks_bits(dtype: str, mode: str, last: str | 
 
 
 @pytest.mark.parametrize("fan_in", [1, 4, 5, 255, 256, 257, 300, 1030])
-@pytest.mark.parametrize("fan_out", [1, 16, 31, 32, 33, 257])
+@pytest.mark.parametrize("fan_out", [1, 16, 31, 32, 33, 257, 1100])
 def test_a_packed_weight_stands_for_the_weight(fan_in: int, fan_out: int) -> None:
     ops, rng = backend("cpu"), np.random.default_rng(fan_in)
     weight = rng.standard_normal((fan_in, fan_out)).astype("float32")

@@ -204,11 +204,10 @@ class FrozenDense:
         """Return (y, nothing that is ever called)."""
         x_shape, y_shape = x.shape, (*x.shape[:-1], self.weight.shape[1])
         input_mask, output_mask = _bind(self.input_dropout, x_shape, pass_), _bind(self.output_dropout, y_shape, pass_)
-        rows = x.reshape(math.prod(x_shape[:-1]), x_shape[-1])
-        y, _ = default_backend().dense_forward(
-            rows, self.weight, self.bias, self.activation, input_mask, output_mask, keep_z=False
-        )
-        return y.reshape(y_shape), _no_backward
+        if x.ndim != 2:
+            x = x.reshape(math.prod(x_shape[:-1]), x_shape[-1])
+        y, _ = default_backend().dense_forward(x, self.weight, self.bias, self.activation, input_mask, output_mask, keep_z=False)
+        return y if len(y_shape) == 2 else y.reshape(y_shape), _no_backward
 
     def frozen(self) -> FrozenDense:
         """Return this."""

@@ -1,4 +1,4 @@
-"""Scratch memory of kernels: buffers that belong to one Python thread, kept from call to call, grown when needed."""
+"""Memory for kernels: buffers that belong to one Python thread, kept from call to call, grown when needed; aligned arrays."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ from fastdrop._types import Array, Shape
 
 SMALL = 8192
 """Arrays of fewer elements are new each time: it takes less time than to look for one."""
+CACHE_LINE = 64
+"""Bytes."""
+
+
+def aligned_empty(shape: Shape, dtype: np.dtype[Any]) -> Array:
+    """Return an array with undefined contents that starts with a cache line, so that no vector of it lies in two."""
+    size, spare = math.prod(shape), CACHE_LINE // dtype.itemsize
+    buffer = np.empty(size + spare, dtype)
+    start = -(buffer.ctypes.data // dtype.itemsize) % spare
+    return buffer[start : start + size].reshape(shape)
 
 
 class Scratch(threading.local):

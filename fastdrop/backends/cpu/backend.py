@@ -11,7 +11,7 @@ from fastdrop._types import FLOAT_DTYPES, ActivationKind, Array, MaskKind
 from fastdrop.backends.base import AbstractBackend, PackedWeight, Update, contiguous, needs_z
 from fastdrop.backends.cpu import activations, dense, dropout, epilogue, losses, masks, softmax, updates
 from fastdrop.backends.cpu._jit import Kernel, max_scratch_threads
-from fastdrop.backends.cpu._scratch import Scratch
+from fastdrop.backends.cpu._scratch import Scratch, aligned_empty
 from fastdrop.backends.cpu._vector import WORD_BITS
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
@@ -63,6 +63,11 @@ NO_UPDATE: Final = {(dtype, ndim): _no_update(dtype, ndim) for dtype in FLOAT_DT
 def kernel_update(update: Update | None, like: Array) -> updates.KernelUpdate:
     """Return an update as kernels take it; `like` has the parameter's axes and dtype."""
     return NO_UPDATE[like.dtype, like.ndim] if update is None else (int(update.kind), *update[1:])
+
+
+def unfinished(c: Array) -> epilogue.Finish:
+    """Return that nothing but dropout is done with a product."""
+    return c, False, NO_BIAS[c.dtype], int(ActivationKind.LINEAR)
 
 
 class CpuBackend(AbstractBackend):
@@ -139,36 +144,21 @@ class CpuBackend(AbstractBackend):
         b: Array,
         c: Array,
         form: tuple[bool, int, bool],
-        *,
-        a_drop: masks.U64 = NO_DROP,
-        c_drop: masks.U64 = NO_DROP,
-        bias: Array | None = None,
-        activation: ActivationKind = ActivationKind.LINEAR,
-        y: Array | None = None,
+        a_drop: masks.U64,
+        finish: epilogue.Finish,
+        c_drop: masks.U64,
         update: Update | None = None,
     ) -> None:
-        """``c (+)= drop(op(a)) @ op(b) + bias``, ``y = drop(act(c))``, or an update by c; see `dense.product_kernel`."""
-        if c.size == 0:
+        """``c (+)= drop(op(a)) @ op(b)``, finished, or an update by c; see `dense.product_kernel`."""
+        rows, columns = c.shape
+        if rows == 0 or columns == 0:
             return
-        (rows, columns), dtype, depth = c.shape, c.dtype, a.shape[0 if form[0] else 1]
-        work = dense.nanoseconds(rows, columns, depth, form[1]) + c.size * activations.NANOSECONDS[activation]
-        row = NO_BIAS[dtype] if bias is None else readable(bias)
-        finish = c if y is None else y, y is not None and y is not c, row, int(activation)
-        dense.product_kernel(
-            work,
-            readable(a),
-            readable(b),
-            c,
-            form,
-            a_drop,
-            finish,
-            c_drop,
-            kernel_update(update, c),
-            self._product_scratch(dtype),
-        )
+        work = dense.nanoseconds(rows, columns, a.shape[0 if form[0] else 1], form[1], finish[3])
+        changes, scratch = kernel_update(update, c), self._product_scratch(c.dtype)
+        dense.product_kernel(work, readable(a), readable(b), c, form, a_drop, finish, c_drop, changes, scratch)
 
     def pack_weight(self, weight: Array) -> PackedWeight:
-        data = np.empty(dense.packed_shape(len(weight), weight.shape[1], weight.dtype), weight.dtype)
+        data = aligned_empty(dense.packed_shape(len(weight), weight.shape[1], weight.dtype), weight.dtype)
         dense.pack_kernel(weight.size * dense.PACKING_NANOSECONDS, readable(weight), data)
         return PackedWeight(data, (weight.shape[0], weight.shape[1]))
 
@@ -186,17 +176,9 @@ class CpuBackend(AbstractBackend):
         y = np.empty((x.shape[0], weight.shape[1]), x.dtype) if out is None else out
         z = np.empty_like(y) if keep_z and needs_z(activation) else None
         b, b_form = (weight.data, dense.PACKED) if isinstance(weight, PackedWeight) else (weight, dense.PLAIN)
-        self._product(
-            x,
-            b,
-            y if z is None else z,
-            (False, b_form, False),
-            a_drop=self._plan(input_mask),
-            c_drop=self._plan(output_mask),
-            bias=bias,
-            activation=activation,
-            y=y,
-        )
+        finish = y, z is not None, NO_BIAS[y.dtype] if bias is None else readable(bias), int(activation)
+        input_drop, output_drop = self._plan(input_mask), self._plan(output_mask)
+        self._product(x, b, y if z is None else z, (False, b_form, False), input_drop, finish, output_drop)
         return y, z
 
     def dense_backward(
@@ -220,11 +202,11 @@ class CpuBackend(AbstractBackend):
         input_drop = self._plan(input_mask)
         dx = np.empty_like(x, order="C") if want_dx else None
         if dx is not None:
-            self._product(dz, weight, dx, (False, dense.TRANSPOSED, False), c_drop=input_drop)
+            self._product(dz, weight, dx, (False, dense.TRANSPOSED, False), NO_DROP, unfinished(dx), input_drop)
         if dweight is not None:
             grad, update = self._destination("gradient", dweight)
             form = True, dense.PLAIN, accumulate and update is None
-            self._product(x, dz, grad, form, a_drop=input_drop, update=update)
+            self._product(x, dz, grad, form, input_drop, unfinished(grad), NO_DROP, update)
         return dx
 
     def _destination(self, name: str, gradient: Array | Update) -> tuple[Array, Update | None]:

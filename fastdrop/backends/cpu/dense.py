@@ -13,11 +13,13 @@ to c. KC is part of the definition of the result; everything else (tile, blocks,
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastdrop._types import Array
+from fastdrop.backends.cpu import activations
 from fastdrop.backends.cpu._jit import device, kernel
 from fastdrop.backends.cpu._tile import (
     A_PANEL,
@@ -61,7 +63,7 @@ STREAM_ROWS = 16
 """Up to so many rows, packing b would cost more than it saves: its rows are read where they lie, STREAM_DEPTH at a time."""
 STREAM_DEPTH = 8
 WIDE_ROWS = 4
-"""Below so many rows, a stream takes more columns at a time."""
+"""Below so many rows, more columns are taken at a time where op(b) is not packed first: it is read as it lies in memory."""
 LOW_TILES = HEIGHTS[1:]
 
 FLOPS_PER_NANOSECOND = 80.0
@@ -86,11 +88,13 @@ PANELS_AT = OWN_AT + OWN_SIZE
 WORK_SIZE = PANELS_AT + PANELS_SIZE
 
 
-def nanoseconds(rows: int, columns: int, depth: int, b_form: int) -> float:
-    """Return the estimated cost of a product, with whole panels and packing."""
+@lru_cache
+def nanoseconds(rows: int, columns: int, depth: int, b_form: int, activation: int) -> float:
+    """Return the estimated cost of a product, with whole panels and packing; remembered, as sizes come again."""
     width = (columns + NR - 1) // NR * NR
     per_b = READING_NANOSECONDS if b_form == PACKED else PACKING_NANOSECONDS
-    return depth * (2.0 * rows * width / FLOPS_PER_NANOSECOND + PACKING_NANOSECONDS * rows + per_b * columns)
+    product = depth * (2.0 * rows * width / FLOPS_PER_NANOSECOND + PACKING_NANOSECONDS * rows + per_b * columns)
+    return product + rows * columns * activations.NANOSECONDS[activation]
 
 
 def packed_shape(depth: int, columns: int, dtype: np.dtype[Any]) -> tuple[int, int]:
@@ -155,6 +159,10 @@ def pack_rows(
     if masked:
         drop_rows(drop, a, i, stop, k0, k0 + kc, line, KC, bits)
         transpose_panel(line, 0, KC, stop - i - 1, kc, packed, to, height, A_PANEL)
+    elif height == 1:  # a row of a is its own panel
+        source, target = a[i, k0 : k0 + kc], packed[to : to + kc]
+        for k in range(kc):
+            target[k] = source[k]
     else:
         transpose_panel(a, i * depth + k0, depth, stop - i - 1, kc, packed, to, height, A_PANEL)
     packed[to + kc * height : to + padded(kc) * height] = 0
@@ -278,7 +286,7 @@ def multiply_rectangle(
     nr = tile_columns(c)
     c_flat = c.reshape(c.size)
     streamed = rows <= STREAM_ROWS and b_form == PLAIN
-    width = PANELS_AT_ONCE * (max(1, WIDE_ROWS // rows) if streamed else 1)
+    width = PANELS_AT_ONCE * (max(1, WIDE_ROWS // rows) if streamed or b_form == PACKED else 1)
     for panel in range(first, last, width):
         left, right = panel * nr, min(columns, min(last, panel + width) * nr)
         for k0 in range(base, max(end, 1), KC):
