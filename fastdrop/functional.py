@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from fastdrop import _validate, activations
+from fastdrop import _validate, activations, fused
 from fastdrop._types import ActivationKind, Array, Backward
 from fastdrop.backends.base import contiguous
 from fastdrop.backends.select import default_backend
+from fastdrop.fused import Kept
 from fastdrop.mask import BoundMask, Mask
 
 
@@ -163,19 +164,22 @@ def dense(
     rows = math.prod(x.shape[:-1])
     x2 = contiguous(x).reshape(rows, fan_in)
     out2 = None if out is None else out.reshape(rows, fan_out)
-    y2, z2 = backend.dense_forward(x2, weight, bias, kind, bound_in, bound_out, True, out2)
-    x_shape = x.shape
+    y2, inner = fused.dense(backend, x2, weight, bias, kind, bound_in, bound_out, True, out2)
+    units = y2.units if isinstance(y2, Kept) else None
+    y = (fused.expand(backend, y2) if isinstance(y2, Kept) else y2).reshape(y_shape)
+    if out is not None and y2 is not out2:
+        out[...] = y
+    x_shape, dtype = x.shape, x2.dtype
 
     def backward(dy: Any, input_gradient: bool = True) -> tuple[Array | None, Array, Array | None]:
-        dy = contiguous(_gradient(dy, y_shape, x2.dtype)).reshape(y2.shape)
+        dy = contiguous(_gradient(dy, y_shape, dtype)).reshape(rows, fan_out)
+        dy = dy if units is None else fused.compact(backend, dy, units)
         dweight = np.empty_like(weight)
         dbias = None if bias is None else np.empty_like(bias)
-        dx = backend.dense_backward(
-            dy, x2, weight, y2, z2, kind, bound_in, bound_out, input_gradient, dweight, dbias, accumulate=False
-        )
+        dx = inner(dy, input_gradient, dweight, dbias, False)
         return (None if dx is None else dx.reshape(x_shape)), dweight, dbias
 
-    return (out if out is not None else y2.reshape(y_shape)), backward
+    return (y if out is None else out), backward
 
 
 def _dense_softmax(
@@ -191,7 +195,8 @@ def _dense_softmax(
     backend = default_backend()
     fan_in = weight.shape[0]
     x2 = contiguous(x).reshape(math.prod(x.shape[:-1]), fan_in)
-    z, _ = backend.dense_forward(x2, weight, bias, ActivationKind.LINEAR, bound_in, None, False)
+    z, inner = fused.dense(backend, x2, weight, bias, ActivationKind.LINEAR, bound_in, None, True)
+    assert isinstance(z, np.ndarray)
     p = backend.softmax_forward(z)
     y = p if bound_out is None else backend.dropout_forward(p, bound_out)
     if out is None:
@@ -205,9 +210,7 @@ def _dense_softmax(
         dz = backend.softmax_backward(dp, p)
         dweight = np.empty_like(weight)
         dbias = None if bias is None else np.empty_like(bias)
-        dx = backend.dense_backward(
-            dz, x2, weight, z, None, ActivationKind.LINEAR, bound_in, None, input_gradient, dweight, dbias, accumulate=False
-        )
+        dx = inner(dz, input_gradient, dweight, dbias, False)
         return (None if dx is None else dx.reshape(x.shape)), dweight, dbias
 
     return out, backward

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import TypeAlias
 
 from fastdrop import activations
@@ -16,7 +18,7 @@ from fastdrop._types import Shape
 from fastdrop.layers.activation import Activation
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.chain import opened
-from fastdrop.layers.dense import Dense, dense_steps
+from fastdrop.layers.dense import Dense, FusedDense, dense_steps
 from fastdrop.layers.dropout import Dropout
 from fastdrop.layers.passes import Step
 from fastdrop.layers.residual import Residual, ResidualStep
@@ -27,7 +29,11 @@ Group: TypeAlias = tuple[AbstractLayer, ...]
 
 def plan(layers: Sequence[AbstractLayer]) -> tuple[Step, ...]:
     """Return the steps that do the work of the layers, one after the other."""
-    return tuple(step for group in groups(layers) for step in _steps(group))
+    steps = [step for group in groups(layers) for step in _steps(group)]
+    for i, (step, following) in enumerate(pairwise(steps)):
+        if isinstance(step, FusedDense) and isinstance(following, FusedDense) and following.takes_kept:
+            steps[i] = replace(step, gives_kept=True)
+    return tuple(steps)
 
 
 def groups(layers: Sequence[AbstractLayer]) -> list[Group]:

@@ -10,7 +10,7 @@ import math
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -99,6 +99,33 @@ class BoundMask:
         )
         mask.origin = self
         return mask
+
+    def part(self, low: int, high: int) -> BoundMask:
+        """Return the mask of matrix rows low .. high - 1, which begin and end with rows of the array."""
+        inner = len(self.offsets)
+        return replace(self, rows=high - low, row_offset=self.row_offset + low // inner)
+
+    def factor(self, rows: int, columns: int) -> BoundMask:
+        """Return what multiplies all elements of a matrix by the scale."""
+        return BoundMask(MaskKind.KEEP_ALL, self.key, 0, self.scale, rows, columns, columns, 0, BATCH, 1, NO_OFFSETS)
+
+    @property
+    def keep_prob(self) -> float:
+        """The probability that an element is kept, where the mask is random."""
+        return 1 - self.threshold / (self.row_size if self.kind == MaskKind.FIXED_COUNT else TWO_POW_32)
+
+    @property
+    def shared(self) -> bool:
+        """Whether all columns of a matrix row are elements of their own, the same ones for all rows that share a mask row."""
+        return self.column_step == 1 and not self.offsets.any()
+
+    def groups(self) -> tuple[int, ...]:
+        """Return the first matrix row of each group that shares a mask row, and at the end the number of rows."""
+        if self.group == BATCH:
+            return 0, self.rows
+        inner = len(self.offsets)
+        first = -self.row_offset % self.group or self.group
+        return 0, *range(first * inner, self.rows, self.group * inner), self.rows
 
     def mask_row(self, row: int) -> int:
         """Return the mask row of matrix row `row`."""

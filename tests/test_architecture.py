@@ -18,7 +18,7 @@ ORDER = [  # low to high: a module imports only from what stands before it, or f
     "_version", "errors", "_types",
     "_validate", "rng", "mask", "_config",
     "backends.base", "backends.reference", "backends.formulas", "backends.cpu", "backends.select",
-    "activations", "functional",
+    "activations", "fused", "functional",
     "_configurable", "progress", "_interrupt", "_network", "_files", "_display",
     "init", "constraints", "regularizers", "losses", "metrics", "schedules", "optim",
     "layers", "fusion", "predictor",
@@ -29,7 +29,7 @@ ORDER = [  # low to high: a module imports only from what stands before it, or f
 ]  # fmt: skip
 
 MAX_LINES = 450
-OPERATIONS = ["activations", "dense", "dropout", "losses", "masks", "softmax", "updates"]
+OPERATIONS = ["activations", "dense", "dropout", "losses", "masks", "softmax", "units", "updates"]
 FILES = sorted(path for path in ROOT.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 

@@ -12,8 +12,8 @@ Conventions
 - Every result is independent of the number of threads, bit for bit. Reductions use fixed chunks joined in order.
 - Masks, decisions and words agree between backends bit for bit; everything else to rounding.
 
-Operations on kept units (compact arrays of the columns that a shared mask keeps) belong here as well: they take the same
-arguments plus the kept indices, and every operation below stays the definition of what they must equal.
+Where rows share a mask, its units are known before the work: `units` lists those that it keeps, `gather` makes compact matrices
+of them, on which all operations work as on any others, and `scatter` and `update` put back what comes out of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._types import ActivationKind, Array, UpdateKind
+from fastdrop._types import ActivationKind, Array, Indices, UpdateKind
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
 
@@ -81,6 +81,21 @@ class PackedWeight(NamedTuple):
     shape: tuple[int, int]
 
 
+class Units(NamedTuple):
+    """The columns of a matrix that a mask keeps, for each group of consecutive rows that share it.
+
+    Attributes
+    ----------
+    bounds : tuple of int
+        First row of each group, and at the end the number of rows.
+    kept : tuple of int64 arrays
+        For each group the kept columns, ascending. None: all of them.
+    """
+
+    bounds: tuple[int, ...]
+    kept: tuple[Indices | None, ...]
+
+
 def needs_z(activation: ActivationKind) -> bool:
     """Return whether the backward pass of an activation needs the pre-activation z."""
     return activation not in GRADIENT_FROM_OUTPUT
@@ -111,6 +126,22 @@ class AbstractBackend(ABC):
 
         Shape (rows, ceil(columns / 64)); bit b of word w of a row is column 64 w + b of the rectangle; bits beyond it are 0.
         """
+
+    # Units that shared masks keep
+
+    @abstractmethod
+    def units(self, mask: BoundMask) -> Units:
+        """Return the units that a mask keeps; all rows of a group have the same decisions (`BoundMask.groups`)."""
+
+    @abstractmethod
+    def gather(self, x: Array, rows: Indices | None, columns: Indices | None, scale: float = 1.0) -> Array:
+        """Return ``x[rows][:, columns] * scale``, new; x is a matrix, indices are ascending, None means all of them."""
+
+    @abstractmethod
+    def scatter(
+        self, values: Array, rows: Indices | None, columns: Indices | None, out: Array, accumulate: bool, scale: float = 1.0
+    ) -> None:
+        """``out[rows][:, columns] (+)= values * scale``; the rest of the matrix `out` stays as it is."""
 
     # Dropout
 
@@ -223,8 +254,11 @@ class AbstractBackend(ABC):
     # Updates of parameters, in place
 
     @abstractmethod
-    def update(self, update: Update, grad: Array) -> None:
-        """Do what `update` says, by the gradient `grad`, which has the shape and dtype of the value."""
+    def update(self, update: Update, grad: Array, rows: Indices | None = None, columns: Indices | None = None) -> None:
+        """Do what `update` says, by the gradient `grad`, which has the shape and dtype of the value.
+
+        With `rows` or `columns` (of a row: columns alone), ascending, `grad` is the gradient of those; that of the rest is +0.0.
+        """
 
     @abstractmethod
     def sum_of_squares(self, x: Array) -> float:

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from fastdrop import _configurable, _validate, activations, constraints, init, regularizers
+from fastdrop import _configurable, _validate, activations, constraints, fused, init, regularizers
 from fastdrop._configurable import Config
 from fastdrop._types import ActivationKind, Array, Shape
 from fastdrop.backends.base import PackedWeight, Update
 from fastdrop.backends.select import default_backend
 from fastdrop.constraints import AbstractConstraint
+from fastdrop.fused import Kept
 from fastdrop.init import AbstractInitializer
 from fastdrop.layers.activation import Activation
 from fastdrop.layers.base import AbstractLayer
@@ -141,36 +142,48 @@ class Dense(AbstractLayer):
 
 @dataclass(frozen=True, slots=True)
 class FusedDense:
-    """Dropout, Dense, activation and dropout in one operation; softmax is none of these activations."""
+    """Dropout, Dense, activation and dropout in one operation; softmax is none of these activations.
+
+    Where `gives_kept`, a y of which a shared mask keeps some units alone goes to the next step as `Kept`, which takes it.
+    """
 
     dense: Dense
     activation: ActivationKind
     input_dropout: Dropout | None = None
     output_dropout: Dropout | None = None
+    gives_kept: bool = False
 
     @property
     def trainable(self) -> bool:
         """Whether a gradient of weight or bias is wanted."""
         return self.dense.trainable
 
-    def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
+    @property
+    def takes_kept(self) -> bool:
+        """Whether x may be `Kept`; dx is then, too."""
+        return self.input_dropout is None
+
+    def apply(self, x: Any, pass_: Pass) -> tuple[Any, InnerBackward]:
         """Return (y, backward); x of more than two axes goes through as a matrix of all its rows."""
         weight, bias = self.dense.weight, self.dense.bias
         assert weight is not None
-        backend, w, activation = default_backend(), weight.value, self.activation
+        backend, w = default_backend(), weight.value
         x_shape, y_shape = x.shape, (*x.shape[:-1], self.dense.units)
         input_mask, output_mask = _bind(self.input_dropout, x_shape, pass_), _bind(self.output_dropout, y_shape, pass_)
-        if x.ndim != 2:
-            x = x.reshape(math.prod(x_shape[:-1]), x_shape[-1])
+        if len(x_shape) != 2:
+            x = x.reshape((math.prod(x_shape[:-1]), x_shape[-1]))
         b = None if bias is None else bias.value
-        y, z = backend.dense_forward(x, w, b, activation, input_mask, output_mask, pass_.keep)
+        y, inner = fused.dense(backend, x, w, b, self.activation, input_mask, output_mask, pass_.keep)
+        units = y.units if isinstance(y, Kept) and not self.gives_kept else None
+        matrix_shape = y.shape
+        if isinstance(y, Kept) and units is not None:
+            y = fused.expand(backend, y)
 
-        def backward(dy: Array, want_dx: bool, updates: Updates) -> Array | None:
+        def backward(dy: Any, want_dx: bool, updates: Updates) -> Any:
             dweight, dbias = _target(weight, updates), None if bias is None else _target(bias, updates)
-            dy = dy if dy.ndim == 2 else dy.reshape(y.shape)
-            dx = backend.dense_backward(
-                dy, x, w, y, z, activation, input_mask, output_mask, want_dx, dweight, dbias, accumulate=True
-            )
+            dy = dy if len(y_shape) == 2 else dy.reshape(matrix_shape)
+            dy = dy if units is None else fused.compact(backend, dy, units)
+            dx = inner(dy, want_dx, dweight, dbias, True)
             return dx if dx is None or len(x_shape) == 2 else dx.reshape(x_shape)
 
         return y if len(y_shape) == 2 else y.reshape(y_shape), backward

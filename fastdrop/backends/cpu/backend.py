@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from itertools import pairwise
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._types import FLOAT_DTYPES, ActivationKind, Array, MaskKind
-from fastdrop.backends.base import AbstractBackend, PackedWeight, Update, contiguous, needs_z
-from fastdrop.backends.cpu import activations, dense, dropout, epilogue, losses, masks, softmax, updates
+from fastdrop._types import FLOAT_DTYPES, ActivationKind, Array, Indices, MaskKind
+from fastdrop.backends.base import AbstractBackend, PackedWeight, Units, Update, contiguous, needs_z
+from fastdrop.backends.cpu import activations, dense, dropout, epilogue, losses, masks, softmax, units, updates
 from fastdrop.backends.cpu._jit import Kernel, max_scratch_threads
 from fastdrop.backends.cpu._scratch import Scratch, aligned_empty
 from fastdrop.backends.cpu._vector import WORD_BITS
@@ -42,6 +44,16 @@ class _Alias:
         self._array = array
         interface = array.__array_interface__
         self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
+
+
+@functools.lru_cache(maxsize=64)
+def _every(count: int) -> Indices:
+    return np.arange(count)
+
+
+def _indices(indices: Indices | None, count: int) -> Indices:
+    """Return the numbers of rows or columns; None means all."""
+    return _every(count) if indices is None else indices
 
 
 NO_DROP: Final = masks.KEEP_ALL_PLAN
@@ -114,6 +126,29 @@ class CpuBackend(AbstractBackend):
         work = out.size * WORD_BITS * dropout.NANOSECONDS
         masks.decisions_kernel(work, self._plan(mask), rows[0], columns[0], width, out, self._decision_scratch())
         return out
+
+    # Units that shared masks keep
+
+    def units(self, mask: BoundMask) -> Units:
+        bounds = mask.groups()
+        kept = []
+        for low, _ in pairwise(bounds):
+            bits = self.decisions(mask, (low, low + 1), (0, mask.columns))
+            kept.append(np.flatnonzero(np.unpackbits(bits.astype("<u8", copy=False).view(np.uint8), bitorder="little")))
+        return Units(bounds, tuple(kept))
+
+    def gather(self, x: Array, rows: Indices | None, columns: Indices | None, scale: float = 1.0) -> Array:
+        rows, columns = _indices(rows, x.shape[0]), _indices(columns, x.shape[1])
+        out = np.empty((len(rows), len(columns)), x.dtype)
+        units.gather_kernel(out.size * units.NANOSECONDS, readable(x), rows, columns, float(scale), out)
+        return out
+
+    def scatter(
+        self, values: Array, rows: Indices | None, columns: Indices | None, out: Array, accumulate: bool, scale: float = 1.0
+    ) -> None:
+        rows, columns = _indices(rows, out.shape[0]), _indices(columns, out.shape[1])
+        work = values.size * units.NANOSECONDS
+        units.scatter_kernel(work, readable(values), rows, columns, float(scale), accumulate, out)
 
     # Dropout
 
@@ -326,10 +361,19 @@ class CpuBackend(AbstractBackend):
 
     # Updates
 
-    def update(self, update: Update, grad: Array) -> None:
+    def update(self, update: Update, grad: Array, rows: Indices | None = None, columns: Indices | None = None) -> None:
         kind, value, first, second, rates = update
-        rows = value.reshape(-1), readable(grad).reshape(-1), first.reshape(-1), second.reshape(-1)
-        updates.update_kernel(value.size * UPDATE_NANOSECONDS[kind], int(kind), *rows, rates)
+        work = value.size * UPDATE_NANOSECONDS[kind]
+        if rows is None and columns is None:  # any number of axes
+            flat = value.reshape(-1), readable(grad).reshape(-1), first.reshape(-1), second.reshape(-1)
+            updates.update_kernel(work, int(kind), *flat, rates)
+            return
+        matrix = np.atleast_2d(value)
+        matrices = int(kind), matrix, np.atleast_2d(first), np.atleast_2d(second), rates
+        height, width = matrix.shape
+        lines = np.empty((self._threads, 2 * width), value.dtype)
+        chosen = _indices(rows, height), _indices(columns, width)
+        units.update_units_kernel(work, matrices, np.atleast_2d(readable(grad)), *chosen, lines)
 
     def sum_of_squares(self, x: Array) -> float:
         sums = np.zeros(-(-x.size // updates.CHUNK))

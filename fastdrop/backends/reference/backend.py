@@ -7,9 +7,9 @@ from typing import ClassVar, final
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._types import ActivationKind, Array
-from fastdrop.backends.base import AbstractBackend, PackedWeight, Update
-from fastdrop.backends.reference import activations, dense, dropout, losses, masks, softmax, updates
+from fastdrop._types import ActivationKind, Array, Indices
+from fastdrop.backends.base import AbstractBackend, PackedWeight, Units, Update
+from fastdrop.backends.reference import activations, dense, dropout, losses, masks, softmax, units, updates
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
 
@@ -29,6 +29,20 @@ class ReferenceBackend(AbstractBackend):
     def decisions(self, mask: BoundMask, rows: tuple[int, int], columns: tuple[int, int]) -> npt.NDArray[np.uint64]:
         """See `AbstractBackend.decisions`."""
         return masks.decisions(mask, rows, columns)
+
+    def units(self, mask: BoundMask) -> Units:
+        """See `AbstractBackend.units`."""
+        return units.units(mask)
+
+    def gather(self, x: Array, rows: Indices | None, columns: Indices | None, scale: float = 1.0) -> Array:
+        """See `AbstractBackend.gather`."""
+        return units.gather(x, rows, columns, scale)
+
+    def scatter(
+        self, values: Array, rows: Indices | None, columns: Indices | None, out: Array, accumulate: bool, scale: float = 1.0
+    ) -> None:
+        """See `AbstractBackend.scatter`."""
+        units.scatter(values, rows, columns, out, accumulate, scale)
 
     def dropout_forward(self, x: Array, mask: BoundMask, out: Array | None = None) -> Array:
         """See `AbstractBackend.dropout_forward`."""
@@ -109,9 +123,11 @@ class ReferenceBackend(AbstractBackend):
         """See `AbstractBackend.mean_squared_error`."""
         return losses.mean_squared_error(predictions, labels, weights, normalizer)
 
-    def update(self, update: Update, grad: Array) -> None:
+    def update(self, update: Update, grad: Array, rows: Indices | None = None, columns: Indices | None = None) -> None:
         """See `AbstractBackend.update`."""
-        updates.update(update, grad)
+        whole = np.zeros_like(update.value)
+        units.scatter(np.atleast_2d(grad), rows, columns, np.atleast_2d(whole), accumulate=False)
+        updates.update(update, whole)
 
     def sum_of_squares(self, x: Array) -> float:
         """See `AbstractBackend.sum_of_squares`."""

@@ -1,0 +1,169 @@
+"""Kept units through the seam: which they are, compact matrices of them, and the way back, on every backend."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from assertions import assert_near, assert_same_bits, guarded
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import DTYPES, LAYOUTS, dtypes, keys, random_array, row_offsets
+
+from fastdrop import Key, Mask
+from fastdrop._types import Array, Indices, Shape, UpdateKind
+from fastdrop.backends.base import AbstractBackend, Update
+
+KINDS = {UpdateKind.SGD: 2, UpdateKind.MOMENTUM: 3, UpdateKind.NESTEROV: 3, UpdateKind.ADAM: 5}
+"""How many rates each kind has."""
+
+extents = st.sampled_from([1, 2, 5, 16, 17, 65, 130])
+
+
+@st.composite
+def choices(draw: st.DrawFn, count: int) -> Indices | None:
+    """Ascending numbers below count: any of them, none, or all, which may be said by None."""
+    if draw(st.booleans()):
+        return None
+    return np.array(sorted(draw(st.sets(st.integers(0, count - 1), max_size=count))), dtype=np.int64)
+
+
+@st.composite
+def submatrices(draw: st.DrawFn) -> tuple[Shape, Indices | None, Indices | None]:
+    """Shape of a matrix, rows and columns of it."""
+    shape = draw(extents), draw(extents)
+    return shape, draw(choices(shape[0])), draw(choices(shape[1]))
+
+
+def all_of(indices: Indices | None, count: int) -> Indices:
+    return np.arange(count) if indices is None else indices
+
+
+@given(
+    keys, st.integers(1, 40), st.sampled_from([3, 64, 65, 200]), st.sampled_from([1, 7, 16, "batch"]), st.booleans(), row_offsets
+)
+def test_units_are_those_that_the_mask_keeps(
+    backend: AbstractBackend, key: Key, rows: int, columns: int, shared_rows: int | str, fixed: bool, row_offset: int
+) -> None:
+    mask = Mask(0.4, key, shared_rows=shared_rows, fixed_count=fixed, row_offset=row_offset)
+    units = backend.units(mask.bind((rows, columns), as_matrix=True))
+    keep = mask.to_array((rows, columns))
+    assert units.bounds[0] == 0
+    assert units.bounds[-1] == rows
+    if shared_rows == "batch":
+        assert units.bounds == (0, rows)
+    else:
+        numbers = (np.arange(rows) + row_offset % int(shared_rows)) // int(shared_rows)
+        assert units.bounds == (0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), rows)
+    for (low, high), kept in zip(pairwise(units.bounds), units.kept, strict=True):
+        assert kept is not None
+        assert kept.dtype == np.int64
+        for row in range(low, high):
+            np.testing.assert_array_equal(kept, np.flatnonzero(keep[row]))
+
+
+@given(submatrices(), dtypes, st.sampled_from([1.0, 1.25, 3.0]))
+def test_gather(
+    backend: AbstractBackend, place: tuple[Shape, Indices | None, Indices | None], dtype: np.dtype, scale: float
+) -> None:
+    shape, rows, columns = place
+    x = random_array(1, shape, dtype)
+    wanted = x[np.ix_(all_of(rows, shape[0]), all_of(columns, shape[1]))] * dtype.type(scale)
+    got = backend.gather(x, rows, columns, scale)
+    assert_same_bits(got, wanted)
+    assert got.flags.c_contiguous
+    assert not np.may_share_memory(got, x)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.keys() - {"big-endian"})
+def test_gather_from_any_layout(backend: AbstractBackend, layout: str) -> None:
+    x, rows = random_array(1, (9, 70)), np.array([0, 3, 8])
+    assert_same_bits(backend.gather(LAYOUTS[layout](x), rows, None), x[rows])
+
+
+@given(submatrices(), dtypes, st.sampled_from([1.0, 1.25, 3.0]), st.booleans())
+def test_scatter(
+    backend: AbstractBackend,
+    place: tuple[Shape, Indices | None, Indices | None],
+    dtype: np.dtype,
+    scale: float,
+    accumulate: bool,
+) -> None:
+    shape, rows, columns = place
+    at = np.ix_(all_of(rows, shape[0]), all_of(columns, shape[1]))
+    before = random_array(1, shape, dtype)
+    values = random_array(2, before[at].shape, dtype)
+    out, check = guarded(shape, dtype)
+    out[...] = before
+    backend.scatter(values, rows, columns, out, accumulate, scale)
+    check()
+    scaled = values.astype(np.float64) * float(dtype.type(scale))
+    wanted = before.astype(np.float64)
+    wanted[at] = before[at] + scaled if accumulate else scaled
+    assert_near(out, wanted, 4 * float(np.finfo(dtype).eps) * (np.abs(wanted).max() + 4 * scale))
+    elsewhere = np.ones(shape, dtype=np.bool_)
+    elsewhere[at] = False
+    assert_same_bits(out[elsewhere], before[elsewhere])
+
+
+def make_update(kind: UpdateKind, shape: Shape, dtype: np.dtype, decay: float) -> Update:
+    rates = np.array([0.1, decay, 0.9, 0.01, 1e-7][: KINDS[kind]], dtype)
+    value, first, second = (random_array(i, shape, dtype) for i in range(3))
+    return Update(kind, value, first, np.abs(second), rates)
+
+
+@given(submatrices(), dtypes, st.sampled_from(sorted(KINDS)), st.sampled_from([0.0, 0.01]))
+def test_update_by_a_part_is_that_by_the_whole_with_zeros(
+    backend: AbstractBackend,
+    place: tuple[Shape, Indices | None, Indices | None],
+    dtype: np.dtype,
+    kind: UpdateKind,
+    decay: float,
+) -> None:
+    shape, rows, columns = place
+    at = np.ix_(all_of(rows, shape[0]), all_of(columns, shape[1]))
+    whole = np.zeros(shape, dtype)
+    whole[at] = random_array(7, whole[at].shape, dtype)
+    got, wanted = make_update(kind, shape, dtype, decay), make_update(kind, shape, dtype, decay)
+    backend.update(got, whole[at], rows, columns)
+    backend.update(wanted, whole)
+    for one, other in zip(got[1:], wanted[1:], strict=True):
+        assert_same_bits(one, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_update_of_a_bias(backend: AbstractBackend, kind: UpdateKind, dtype: np.dtype) -> None:
+    kept, whole = np.array([1, 4, 64]), np.zeros(70, dtype)
+    whole[kept] = 1.5
+    got, wanted = make_update(kind, (70,), dtype, 0.0), make_update(kind, (70,), dtype, 0.0)
+    backend.update(got, whole[kept], columns=kept)
+    backend.update(wanted, whole)
+    assert_same_bits(got.value, wanted.value)
+
+
+def test_plain_sgd_leaves_rows_without_a_gradient_alone(backend: AbstractBackend) -> None:
+    """They stay as they are, whatever they hold."""
+    update = make_update(UpdateKind.SGD, (6, 40), np.dtype(np.float32), 0.0)
+    update.value[[1, 3]] = [[np.nan], [3e38]]
+    before, rows = update.value.copy(), np.array([0, 5])
+    backend.update(update, np.ones((2, 40), np.float32), rows)
+    others = np.setdiff1d(np.arange(6), rows)
+    assert_same_bits(update.value[others], before[others])
+    assert (update.value[rows] != before[rows]).all()
+
+
+def large(backend: AbstractBackend) -> Array:
+    """All results of a matrix that is worth several threads."""
+    x, kept = random_array(0, (700, 600)), np.arange(0, 600, 3)
+    compact = backend.gather(x, kept, kept, 1.5)
+    out = np.zeros_like(x)
+    backend.scatter(compact, kept, kept, out, True)
+    update = make_update(UpdateKind.MOMENTUM, x.shape, x.dtype, 0.01)
+    backend.update(update, compact, kept, kept)
+    return np.stack([out, update.value, update.first])
+
+
+def test_parallel_kernels(backend: AbstractBackend, reference: AbstractBackend) -> None:
+    assert_near(large(backend), large(reference), 1e-5)
