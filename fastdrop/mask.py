@@ -194,7 +194,8 @@ def _noise_shape(value: Any) -> tuple[int | None, ...] | None:
     return tuple(None if entry is None else _validate.integer("noise_shape", entry, 1) for entry in entries)
 
 
-def _shared_rows(value: Any) -> int | str:
+def checked_shared_rows(value: Any) -> int | str:
+    """Return the argument `shared_rows`: an integer, or "batch"."""
     if isinstance(value, str):
         return _validate.choice("shared_rows", value, ("batch",))
     return _validate.integer("shared_rows", value, 1, MAX_ELEMENTS)
@@ -248,7 +249,7 @@ class Mask:
         self.rate = _validate.rate("rate", rate)
         self.key: Key = _validate.instance("key", key, Key, "a fastdrop.Key")
         self.noise_shape = _noise_shape(noise_shape)
-        self.shared_rows = _shared_rows(shared_rows)
+        self.shared_rows = checked_shared_rows(shared_rows)
         self.fixed_count = _validate.boolean("fixed_count", fixed_count)
         self.row_offset = _validate.integer("row_offset", row_offset, 0, MAX_ELEMENTS - 1)
         self._warned = [False]
@@ -259,10 +260,12 @@ class Mask:
             f"fixed_count={self.fixed_count}, row_offset={self.row_offset})"
         )
 
-    def moved(self, row_offset: int) -> Mask:
-        """Return the same mask at another, valid, row offset; the two warn once between them."""
+    def moved(self, row_offset: int, shared_rows: int | str | None = None) -> Mask:
+        """Return the same mask at another row offset and, unless None, with other shared rows, both valid; the two warn once."""
         mask = copy.copy(self)
         mask.row_offset = row_offset
+        if shared_rows is not None:
+            mask.shared_rows = shared_rows
         return mask
 
     def _mask_shape(self, shape: Shape) -> Shape:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 from fastdrop import _configurable, _validate, activations, constraints, init, regularizers
@@ -175,22 +175,21 @@ class FusedDense:
 
         return y if len(y_shape) == 2 else y.reshape(y_shape), backward
 
-    def frozen(self) -> FrozenDense:
+    def packed(self) -> PackedDense:
         """Return the same with a packed copy of the weight."""
         weight, bias = self.dense.weight, self.dense.bias
         assert weight is not None
-        return FrozenDense(
-            default_backend().pack_weight(weight.value),
-            None if bias is None else bias.value.copy(),
-            self.activation,
-            copy.copy(self.input_dropout),
-            copy.copy(self.output_dropout),
-        )
+        w, b = default_backend().pack_weight(weight.value), None if bias is None else bias.value.copy()
+        return PackedDense(w, b, self.activation, self.input_dropout, self.output_dropout)
+
+    def frozen(self) -> PackedDense:
+        """Return the same with a packed copy of the weight, and copies of its neighbours."""
+        return self.packed().frozen()
 
 
 @dataclass(frozen=True, slots=True)
-class FrozenDense:
-    """`FusedDense` in inference alone, with parameters of its own."""
+class PackedDense:
+    """The forward pass of `FusedDense`, with parameters of its own."""
 
     weight: PackedWeight
     bias: Array | None
@@ -210,9 +209,13 @@ class FrozenDense:
         )
         return y.reshape(y_shape), _no_backward
 
-    def frozen(self) -> FrozenDense:
+    def packed(self) -> PackedDense:
         """Return this."""
         return self
+
+    def frozen(self) -> PackedDense:
+        """Return the same with copies of its neighbours."""
+        return replace(self, input_dropout=copy.copy(self.input_dropout), output_dropout=copy.copy(self.output_dropout))
 
 
 def _no_backward(_dy: Array, _want_dx: bool, _updates: Updates) -> Array | None:
