@@ -180,6 +180,13 @@ def inference(results: Results) -> str:
     return by_library(results, columns, microseconds, [f"batch {batch}" for batch in batches])
 
 
+def monte_carlo(results: Results) -> str:
+    """Means over passes with dropout, in milliseconds."""
+    batches = results.values("batch")
+    columns = [{"operation": "monte_carlo", "batch": batch} for batch in batches]
+    return by_library(results, columns, milliseconds, [f"batch {batch}" for batch in batches])
+
+
 def serving(results: Results) -> str:
     """Calls a second from several Python threads."""
     body = []
@@ -270,6 +277,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "Training steps": ("step", steps),
     "Inference": ("inference", inference),
     "Serving": ("inference", serving),
+    "Monte-Carlo dropout": ("monte_carlo", monte_carlo),
     "Dropout": ("dropout", dropout),
     **{f"Roofline: {suite}": (suite, roofline) for suite in ROOFLINE},
     "Growth": ("growth", outliers),

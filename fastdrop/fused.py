@@ -18,7 +18,7 @@ import numpy as np
 
 from fastdrop._types import ActivationKind, Array, Indices, MaskKind, Shape
 from fastdrop.backends.base import AbstractBackend, Units, Update
-from fastdrop.mask import BATCH, BoundMask
+from fastdrop.mask import BoundMask
 
 COPYING_ROWS = 30
 """Rows whose products cost as much as a copy of the weight."""
@@ -69,8 +69,7 @@ def skips(mask: BoundMask | None) -> TypeGuard[BoundMask]:
     """
     if mask is None or mask.kind not in (MaskKind.BERNOULLI, MaskKind.FIXED_COUNT) or not mask.shared:
         return False
-    rows = mask.rows if mask.group == BATCH else min(mask.rows, mask.group * len(mask.offsets))
-    return rows > 0 and rows * (1 - mask.keep_prob) >= COPYING_ROWS * mask.keep_prob
+    return mask.rows > 0 and mask.group_rows * (1 - mask.keep_prob) >= COPYING_ROWS * mask.keep_prob
 
 
 def compact(backend: AbstractBackend, x: Array, units: Units, scale: float = 1.0) -> Kept:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Final
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from fastdrop._network import Network
 from fastdrop._types import Array
 from fastdrop.errors import StateError
 
+PROBABILISTIC_KINDS: Final = ("logits", "sigmoid_logits", "probabilities")
+OUTPUT_KINDS: Final = (*PROBABILISTIC_KINDS, "values")
+"""What `output_kind` may be, if it is known."""
 PREDICTION_ROWS = 1024
 """Rows at a time by default: memory stays bounded, and the results do not depend on it."""
 
@@ -62,14 +66,24 @@ def predict_proba(net: Network, x: Any, batch_size: int | None = None) -> Array:
     StateError: ``net.output_kind`` is None (the network was not trained by `fit`, nor was it set) or "values".
     TypeError, ValueError: bad arguments.
     """
+    kind = known_kind(net, PROBABILISTIC_KINDS)
+    return probabilities(predict(net, x, batch_size), kind)
+
+
+def known_kind(net: Network, wanted: Collection[str]) -> str:
+    """Return what the outputs are, if it is one of the kinds that are wanted."""
     kind = net.output_kind
-    if kind not in ("logits", "sigmoid_logits", "probabilities"):
+    if kind is None or kind not in wanted:
         known = "is not known" if kind is None else f"is {kind!r}"
         raise StateError(
-            f"probabilities need to know what the outputs are, and `output_kind` {known}: "
-            "train with fit and a loss for classes, or set net.output_kind"
+            f"it must be known what the outputs are, one of {', '.join(wanted)}, and `output_kind` {known}: "
+            "train with fit and a loss for it, or set net.output_kind"
         )
-    outputs = predict(net, x, batch_size)
-    if kind == "probabilities":
-        return outputs
-    return activations.softmax(outputs) if kind == "logits" else activations.sigmoid(outputs)
+    return kind
+
+
+def probabilities(outputs: Array, kind: str) -> Array:
+    """Return the probabilities that outputs of such a kind say; the outputs themselves if they are any, or are "values"."""
+    if kind == "logits":
+        return activations.softmax(outputs)
+    return activations.sigmoid(outputs) if kind == "sigmoid_logits" else outputs

@@ -44,9 +44,10 @@ def bernoulli_scale(threshold: int) -> float:
 class BoundMask:
     """A mask bound to an array that is seen as a matrix of `rows` x `columns`: what every backend operation takes.
 
-    Matrix row i belongs to array row ``r = i // inner`` (inner = len(offsets)); its mask row is
-    ``m = (row_offset + r) // group``, or 0 for group 0; column j is mask element
-    ``m * row_size + offsets[i % inner] + j * column_step``.
+    The matrix holds the rows of `passes` passes, one pass after the other: matrix row i is row ``i % pass_rows`` of pass
+    ``i // pass_rows`` (pass_rows = rows // passes), whose step is that many after the key's. Row i of a pass belongs to array
+    row ``r = i // inner`` (inner = len(offsets)); its mask row is ``m = (row_offset + r) // group``, or 0 for group 0; column j
+    is mask element ``m * row_size + offsets[i % inner] + j * column_step``.
 
     Attributes
     ----------
@@ -60,6 +61,8 @@ class BoundMask:
     offsets : int64 array, shape (inner,)
     domain_base : int
         0, or 8 for Monte-Carlo inference.
+    passes : int
+        1, or as many passes of Monte-Carlo inference as are done at once.
     origin : BoundMask, optional
         That which `at` made it from.
     prepared : object
@@ -78,6 +81,7 @@ class BoundMask:
     column_step: int
     offsets: npt.NDArray[np.int64]
     domain_base: int = 0
+    passes: int = 1
     origin: BoundMask | None = field(default=None, init=False, repr=False)
     prepared: Any = field(default=None, init=False, repr=False)
 
@@ -96,14 +100,16 @@ class BoundMask:
             self.column_step,
             self.offsets,
             self.domain_base,
+            self.passes,
         )
         mask.origin = self
         return mask
 
     def part(self, low: int, high: int) -> BoundMask:
-        """Return the mask of matrix rows low .. high - 1, which begin and end with rows of the array."""
-        inner = len(self.offsets)
-        return replace(self, rows=high - low, row_offset=self.row_offset + low // inner)
+        """Return the mask of matrix rows low .. high - 1, which begin and end with rows of the array, within one pass."""
+        number, first = divmod(low, self.pass_rows)
+        row_offset = self.row_offset + first // len(self.offsets)
+        return replace(self, key=self.key.at(self.key.step + number), rows=high - low, row_offset=row_offset, passes=1)
 
     def factor(self, rows: int, columns: int) -> BoundMask:
         """Return what multiplies all elements of a matrix by the scale."""
@@ -119,47 +125,62 @@ class BoundMask:
         """Whether all columns of a matrix row are elements of their own, the same ones for all rows that share a mask row."""
         return self.column_step == 1 and not self.offsets.any()
 
+    @property
+    def group_rows(self) -> int:
+        """Matrix rows that share a mask row."""
+        return self.pass_rows if self.group == BATCH else min(self.pass_rows, self.group * len(self.offsets))
+
     def groups(self) -> tuple[int, ...]:
         """Return the first matrix row of each group that shares a mask row, and at the end the number of rows."""
-        if self.group == BATCH:
-            return 0, self.rows
-        inner = len(self.offsets)
-        first = -self.row_offset % self.group or self.group
-        return 0, *range(first * inner, self.rows, self.group * inner), self.rows
+        starts = [0]
+        if self.group != BATCH:
+            inner = len(self.offsets)
+            first = -self.row_offset % self.group or self.group
+            starts.extend(range(first * inner, self.pass_rows, self.group * inner))
+        return *(number * self.pass_rows + start for number in range(self.passes) for start in starts), self.rows
+
+    @property
+    def pass_rows(self) -> int:
+        """Matrix rows of a pass."""
+        return self.rows // self.passes
+
+    def place(self, row: int) -> tuple[Key, int]:
+        """Return (key, mask row) of a matrix row."""
+        if self.passes == 1:
+            return self.key, self.mask_row(row)
+        number, row = divmod(row, self.pass_rows)
+        return self.key.at(self.key.step + number), self.mask_row(row)
 
     def mask_row(self, row: int) -> int:
-        """Return the mask row of matrix row `row`."""
+        """Return the mask row of a row of a pass."""
         return 0 if self.group == BATCH else (self.row_offset + row // len(self.offsets)) // self.group
-
-    def elements(self, row: int, first: int, count: int) -> tuple[int, npt.NDArray[np.int64]]:
-        """Return (mask row, positions within it) of columns first .. first + count - 1 of a matrix row."""
-        start = int(self.offsets[row % len(self.offsets)])
-        return self.mask_row(row), start + (first + np.arange(count)) * self.column_step
 
     def keep_row(self, row: int, first: int, count: int) -> BoolArray:
         """Return the decisions for columns first .. first + count - 1 of a matrix row, in plain NumPy."""
         if self.kind in (MaskKind.KEEP_ALL, MaskKind.DROP_ALL):
             return np.full(count, self.kind == MaskKind.KEEP_ALL)
-        mask_row, positions = self.elements(row, first, count)
+        key, mask_row = self.place(row)
+        positions = int(self.offsets[row % len(self.offsets)]) + (first + np.arange(count)) * self.column_step
         if self.kind == MaskKind.FIXED_COUNT:
-            return fixed_count_keep(self.key, mask_row, self.row_size, self.threshold, self.domain_base)[positions]
+            return fixed_count_keep(key, mask_row, self.row_size, self.threshold, self.domain_base)[positions]
         if count == 0:
             return np.empty(0, dtype=np.bool_)
         low, high = int(positions[0]), int(positions[-1])
-        keep = bernoulli_keep(self.key, mask_row * self.row_size + low, high - low + 1, self.threshold, self.domain_base)
+        keep = bernoulli_keep(key, mask_row * self.row_size + low, high - low + 1, self.threshold, self.domain_base)
         return keep[positions - low]
 
     def keep_rectangle(self, rows: tuple[int, int], columns: tuple[int, int]) -> BoolArray:
         """Return the decisions of the rectangle rows[0]:rows[1] x columns[0]:columns[1], in plain NumPy."""
-        if self.kind == MaskKind.BERNOULLI and self.group == 1 and self.row_size == len(self.offsets) * self.columns:
+        whole = self.row_size == len(self.offsets) * self.columns
+        if self.kind == MaskKind.BERNOULLI and self.group == 1 and whole and self.passes == 1:
             # Matrix rows lie one after the other in the stream.
             first, count = self.row_offset * self.row_size + rows[0] * self.columns, (rows[1] - rows[0]) * self.columns
             together = bernoulli_keep(self.key, first, count, self.threshold, self.domain_base)
             return together.reshape(rows[1] - rows[0], self.columns)[:, columns[0] : columns[1]]
         keep = np.empty((rows[1] - rows[0], columns[1] - columns[0]), dtype=np.bool_)
-        previous: tuple[int, int] | None = None
+        previous: tuple[Key, int, int] | None = None
         for i, row in enumerate(range(*rows)):
-            place = (self.mask_row(row), int(self.offsets[row % len(self.offsets)]))
+            place = (*self.place(row), int(self.offsets[row % len(self.offsets)]))
             keep[i] = keep[i - 1] if place == previous else self.keep_row(row, columns[0], keep.shape[1])
             previous = place
         return keep
@@ -207,7 +228,8 @@ def _noise_shape(value: Any) -> tuple[int | None, ...] | None:
     return tuple(None if entry is None else _validate.integer("noise_shape", entry, 1) for entry in entries)
 
 
-def _shared_rows(value: Any) -> int | str:
+def checked_shared_rows(value: Any) -> int | str:
+    """Return the argument `shared_rows`: an integer, or "batch"."""
     if isinstance(value, str):
         return _validate.choice("shared_rows", value, ("batch",))
     return _validate.integer("shared_rows", value, 1, MAX_ELEMENTS)
@@ -261,7 +283,7 @@ class Mask:
         self.rate = _validate.rate("rate", rate)
         self.key: Key = _validate.instance("key", key, Key, "a fastdrop.Key")
         self.noise_shape = _noise_shape(noise_shape)
-        self.shared_rows = _shared_rows(shared_rows)
+        self.shared_rows = checked_shared_rows(shared_rows)
         self.fixed_count = _validate.boolean("fixed_count", fixed_count)
         self.row_offset = _validate.integer("row_offset", row_offset, 0, MAX_ELEMENTS - 1)
         self._warned = [False]
@@ -272,10 +294,12 @@ class Mask:
             f"fixed_count={self.fixed_count}, row_offset={self.row_offset})"
         )
 
-    def moved(self, row_offset: int) -> Mask:
-        """Return the same mask at another, valid, row offset; the two warn once between them."""
+    def moved(self, row_offset: int, shared_rows: int | str | None = None) -> Mask:
+        """Return the same mask at another row offset and, unless None, with other shared rows, both valid; the two warn once."""
         mask = copy.copy(self)
         mask.row_offset = row_offset
+        if shared_rows is not None:
+            mask.shared_rows = shared_rows
         return mask
 
     def _mask_shape(self, shape: Shape) -> Shape:
@@ -291,8 +315,8 @@ class Mask:
                 _validate.fail_value("noise_shape", f"1, None or the extent of x {shape} on each axis", self.noise_shape)
         return tuple(extent if entry is None else entry for entry, extent in zip(self.noise_shape, shape, strict=True))
 
-    def bind(self, shape: Shape, *, as_matrix: bool = False, domain_base: int = 0) -> BoundMask:
-        """Bind the mask to an array of `shape`, seen as a matrix.
+    def bind(self, shape: Shape, *, as_matrix: bool = False, domain_base: int = 0, passes: int = 1) -> BoundMask:
+        """Bind the mask to an array of `shape`, or to those of so many passes one after the other, seen as a matrix.
 
         With `as_matrix` the columns are the last axis (what a matrix product needs); otherwise as many trailing axes as lie
         together in the mask, down to one single row for a plain mask.
@@ -322,7 +346,19 @@ class Mask:
             offsets = np.array(np.broadcast_to(positions, (*shape[1:-1], min(1, shape[-1])))).reshape(-1)
             offsets = offsets if len(offsets) else NO_OFFSETS
         return BoundMask(
-            kind, self.key, threshold, scale, rows, columns, row_size, row_offset, group, column_step, offsets, domain_base
+            kind,
+            self.key,
+            threshold,
+            scale,
+            rows * passes,
+            columns,
+            row_size,
+            row_offset,
+            group,
+            column_step,
+            offsets,
+            domain_base,
+            passes,
         )
 
     def _decision(self, row_size: int) -> tuple[MaskKind, int, float]:

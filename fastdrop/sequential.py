@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fastdrop import _configurable, _validate, evaluation, fusion, inference, serialization, training
+from fastdrop import _configurable, _validate, evaluation, fusion, inference, monte_carlo, serialization, training
 from fastdrop._configurable import Config
 from fastdrop._types import Array, Shape
 from fastdrop.backends.select import default_backend
@@ -83,6 +83,7 @@ class Sequential(AbstractChain):
     evaluate = evaluation.evaluate
     predict = inference.predict
     predict_proba = inference.predict_proba
+    predict_mc = monte_carlo.predict_mc
     save = serialization.save
 
     def predictor(self) -> Predictor:

@@ -16,6 +16,7 @@ from fastdrop._configurable import CLASS
 from fastdrop._files import Container, Facts, Tensors, pack, read, reading, unpack, write
 from fastdrop._network import Network
 from fastdrop.errors import FileFormatError
+from fastdrop.inference import OUTPUT_KINDS
 from fastdrop.optim import AbstractOptimizer
 from fastdrop.progress import Progress
 
@@ -26,7 +27,6 @@ CHECKPOINT: Final = "checkpoint"
 TRAINING: Final = "training"
 MAX_SEED: Final = (1 << 64) - 1
 MAX_STEPS: Final = 1 << 32
-OUTPUT_KINDS: Final = ("logits", "sigmoid_logits", "probabilities", "values")
 
 
 def save(net: Network, path: PathLike) -> None:

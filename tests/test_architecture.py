@@ -22,7 +22,7 @@ ORDER = [  # low to high: a module imports only from what stands before it, or f
     "_configurable", "progress", "_interrupt", "_network", "_files", "_display",
     "init", "constraints", "regularizers", "losses", "metrics", "schedules", "optim",
     "layers", "fusion", "predictor",
-    "inference", "serialization", "callbacks", "evaluation", "_run", "training",
+    "inference", "monte_carlo", "serialization", "callbacks", "evaluation", "_run", "training",
     "sequential", "loading", "data", "warm",
     "testing", "benchmark",
     "cli", "__main__",

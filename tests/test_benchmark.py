@@ -31,6 +31,7 @@ from fastdrop.benchmark.cases import (
     Fit,
     Inference,
     Loss,
+    MonteCarlo,
     Prepare,
     Product,
     ScaledCopy,
@@ -69,6 +70,7 @@ CASES_OF_ALL_OPERATIONS: list[AbstractCase] = [
     Fit(NET, 32),
     Inference(NET, 3),
     Serving(NET, 3, 2),
+    MonteCarlo(NET, 3),
 ]
 LIGHT_PEERS = [name for name in select.installed() if name in (select.OWN, "NumPy", "scikit-learn")]
 
@@ -131,6 +133,7 @@ def larger(result: Any) -> Any:
         (Dense(*SHAPE, backward=True), lambda all_: (all_[0] * 0, *all_[1:])),
         (Words(4096), lambda words: words // 2),
         (Decisions(5, 130, 0.1), lambda bits: ~bits),
+        (MonteCarlo(NET, 3), lambda mean: np.full_like(mean, 0.1)),
         (Step(NET, 32), lambda loss: 2.5),
         (Fit(NET, 32), lambda loss: 2.5),
     ],

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from strategies import EDGES, keys, masks, shapes
 
 from fastdrop import Key, Mask
-from fastdrop._types import MONTE_CARLO_DOMAIN, Array, BoolArray, Shape
+from fastdrop._types import MONTE_CARLO_DOMAIN, ActivationKind, Array, BoolArray, Shape
 from fastdrop.backends import select
 from fastdrop.backends.base import AbstractBackend
 from fastdrop.errors import ArgumentValueError
@@ -135,6 +135,43 @@ def test_decisions_of_a_monte_carlo_pass(backend: AbstractBackend, fixed_count: 
     assert_varied(keep)
     assert (keep != mask.to_array(keep.shape)).any()
     assert_same_bits(backend.decisions(bound, (0, 2), (0, 1025)), _packed(keep))
+
+
+@given(st.data(), shapes, st.booleans(), st.integers(2, 5))
+@settings(max_examples=80)
+def test_decisions_of_several_passes(
+    backend: AbstractBackend, data: st.DataObject, shape: Shape, as_matrix: bool, passes: int
+) -> None:
+    """The rows of each pass are those of a mask of its own step."""
+    mask = data.draw(masks(shape))
+    key = mask.key.at(min(mask.key.step, 2**32 - passes))
+    bound = mask.bind(shape, as_matrix=as_matrix, domain_base=MONTE_CARLO_DOMAIN, passes=passes).at(key)
+    alone = mask.bind(shape, as_matrix=as_matrix, domain_base=MONTE_CARLO_DOMAIN)
+    steps = [alone.at(key.at(key.step + i)) for i in range(passes)]
+    keep = np.concatenate([step.keep_rectangle((0, step.rows), (0, step.columns)) for step in steps])
+    assert keep.shape == (bound.rows, bound.columns)
+    top, bottom = sorted(data.draw(st.tuples(*[st.integers(0, bound.rows)] * 2)))
+    left, right = sorted(data.draw(st.tuples(*[st.integers(0, bound.columns)] * 2)))
+    assert_same_bits(backend.decisions(bound, (top, bottom), (left, right)), _packed(keep[top:bottom, left:right]))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize(("rate", "fixed_count"), [(0.5, False), (0.1, False), (0.3, True)])
+def test_passes_through_a_fused_layer(backend: AbstractBackend, rows: int, rate: float, fixed_count: bool) -> None:
+    """Rows of several passes in one product have the bits of products of each pass, whatever tile they fall into."""
+    passes, fan_in, fan_out, activation = 13, 70, 192, ActivationKind.LINEAR
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((rows, fan_in)).astype(np.float32)
+    weight = rng.standard_normal((fan_in, fan_out)).astype(np.float32)
+    shapes_of = {Mask(rate, Key(3, n, 7), fixed_count=fixed_count, row_offset=2): (rows, (fan_in, fan_out)[n]) for n in range(2)}
+    together = [mask.bind(shape, as_matrix=True, domain_base=8, passes=passes) for mask, shape in shapes_of.items()]
+    y, _ = backend.dense_forward(np.tile(x, (passes, 1)), weight, None, activation, *together, False)
+    for i in range(passes):
+        alone = [mask.bind(shape, as_matrix=True, domain_base=8).at(mask.key.at(7 + i)) for mask, shape in shapes_of.items()]
+        wanted, _ = backend.dense_forward(x, weight, None, activation, *alone, False)
+        assert_varied(wanted != 0)
+        np.testing.assert_allclose(y[i * rows : (i + 1) * rows], wanted, rtol=0, atol=1e-4)
+        np.testing.assert_array_equal(y[i * rows : (i + 1) * rows] != 0, wanted != 0)
 
 
 @pytest.mark.parametrize("rate", [0.0005, 1 / 256, 0.1, 0.5, 0.7001, 0.999])

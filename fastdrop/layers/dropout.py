@@ -83,7 +83,7 @@ class Dropout(AbstractLayer):
     ) -> None:
         super().__init__(input_shape=input_shape, seed=seed)
         self._mask = Mask(rate, NO_KEY, noise_shape=noise_shape, shared_rows=shared_rows, fixed_count=fixed_count)
-        self._last_bound: tuple[tuple[Mask, str, Shape, int, bool], BoundMask] | None = None
+        self._last_bound: tuple[tuple[object, ...], BoundMask] | None = None
         self.stream = None if stream is None else _validate.integer("stream", stream, 0, MASK32)
         self.mode = _validate.choice("mode", mode, MODES)
 
@@ -100,7 +100,7 @@ class Dropout(AbstractLayer):
     def bind(self, shape: Shape, pass_: Pass, *, as_matrix: bool) -> BoundMask | None:
         """Return what this layer does in a pass to an x of that shape, as a mask; None for nothing at all."""
         if pass_.training:
-            bound = self._bind(shape, pass_.row_offset, as_matrix)
+            bound = self._bind(shape, pass_, as_matrix)
             if bound.kind == MaskKind.KEEP_ALL:
                 return None
             return bound.at(pass_.key(self))
@@ -110,12 +110,12 @@ class Dropout(AbstractLayer):
         kind = MaskKind.KEEP_ALL if keep_prob else MaskKind.DROP_ALL
         return replace(KEEP_ALL.bind(shape, as_matrix=as_matrix), kind=kind, scale=keep_prob)
 
-    def _bind(self, shape: Shape, row_offset: int, as_matrix: bool) -> BoundMask:
+    def _bind(self, shape: Shape, pass_: Pass, as_matrix: bool) -> BoundMask:
         """Return the mask for an x of that shape, without its key; binding is remembered, as it seldom changes."""
-        asked = (self._mask, self.mode, shape, row_offset, as_matrix)
+        asked = (self._mask, self.mode, shape, pass_.row_offset, pass_.monte_carlo, as_matrix)
         remembered = self._last_bound
         if remembered is None or remembered[0] != asked:
-            bound = self._mask.moved(row_offset).bind(shape, as_matrix=as_matrix)
+            bound = pass_.bind(self._mask, shape, as_matrix=as_matrix)
             remembered = asked, bound if self.mode == UPSCALE else replace(bound, scale=1.0)
             self._last_bound = remembered
         return remembered[1]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from fastdrop._types import Array
+from fastdrop._types import MONTE_CARLO_DOMAIN, Array, Shape
 from fastdrop.backends.base import Update
 from fastdrop.layers.parameter import Parameter
+from fastdrop.mask import BoundMask, Mask
 from fastdrop.rng import Key
 
 if TYPE_CHECKING:
@@ -30,27 +31,50 @@ class Source(NamedTuple):
     lineage: tuple[AbstractLayer, ...]
 
 
+class MonteCarlo(NamedTuple):
+    """So many passes of Monte-Carlo inference at once: x holds the rows of each, one pass after the other.
+
+    `seed` stands in place of the root's, `shared_rows`, unless None, in place of the masks' own.
+    """
+
+    passes: int
+    seed: int
+    shared_rows: int | str | None
+
+
 class Pass(NamedTuple):
-    """One pass through a network: what its layers need to know beside x. `keep`: a backward pass may follow."""
+    """One pass through a network: what its layers need to know beside x. `keep`: a backward pass may follow.
+
+    With `monte_carlo` it is several passes, in training as far as dropout goes, and `step` is the number of the first.
+    """
 
     training: bool
     step: int
     row_offset: int
     sources: Mapping[AbstractLayer, Source]
     keep: bool
+    monte_carlo: MonteCarlo | None = None
 
     def key(self, layer: AbstractLayer) -> Key:
-        """Return the key of a layer's mask in this pass."""
+        """Return the key of a layer's mask in this pass, the first one of several."""
         stream, lineage = self.sources[layer]
-        return Key(seed_of(lineage), stream, self.step)
+        return Key(seed_of(lineage, None if self.monte_carlo is None else self.monte_carlo.seed), stream, self.step)
+
+    def bind(self, mask: Mask, shape: Shape, *, as_matrix: bool) -> BoundMask:
+        """Return a layer's mask bound to an x of that shape; its key is still that of `mask`."""
+        if self.monte_carlo is None:
+            return mask.moved(self.row_offset).bind(shape, as_matrix=as_matrix)
+        passes, _, shared_rows = self.monte_carlo
+        one = (shape[0] // passes, *shape[1:])
+        moved = mask.moved(self.row_offset, shared_rows)
+        return moved.bind(one, as_matrix=as_matrix, domain_base=MONTE_CARLO_DOMAIN, passes=passes)
 
 
-def seed_of(lineage: Sequence[AbstractLayer]) -> int:
-    """Return the nearest seed that was given, else the root's."""
-    for layer in lineage:
-        if layer.own_seed is not None:
-            return layer.own_seed
-    return lineage[-1].seed
+def seed_of(lineage: Sequence[AbstractLayer], root_seed: int | None = None) -> int:
+    """Return the nearest seed that was given, else the root's, in whose place `root_seed` stands unless None."""
+    *below, root = lineage
+    given = (layer.own_seed for layer in below if layer.own_seed is not None)
+    return next(given, root.seed if root_seed is None else root_seed)
 
 
 class Step(Protocol):
@@ -62,6 +86,9 @@ class Step(Protocol):
 
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
         """Return (y, backward) for a C-contiguous x of the parameters' dtype and a shape that fits."""
+
+    def packed(self) -> Step:
+        """Return a step that does the same forward pass, with copies of the parameters that are faster to read; no backward."""
 
     def frozen(self) -> Step:
         """Return a step that infers what this one infers now, whatever is changed later; it has no backward pass."""

@@ -7,7 +7,7 @@ from fastdrop.benchmark.cases.dense import Dense, Product
 from fastdrop.benchmark.cases.dropout import Dropout, ScaledCopy
 from fastdrop.benchmark.cases.elementwise import Activation, Loss, Softmax
 from fastdrop.benchmark.cases.masks import Decisions, Words
-from fastdrop.benchmark.cases.network import Architecture, Fit, Inference, Serving, Step
+from fastdrop.benchmark.cases.network import Architecture, Fit, Inference, MonteCarlo, Serving, Step
 from fastdrop.benchmark.cases.updates import ColumnNorms, SumOfSquares, Update
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Fit",
     "Inference",
     "Loss",
+    "MonteCarlo",
     "Prepare",
     "Product",
     "ScaledCopy",

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastdrop._types import Array
-from fastdrop.benchmark.cases.base import AbstractCase, Prepare, check_close, rotation
+from fastdrop.benchmark.cases.base import DEVIATIONS, RELATIVE_ERROR, AbstractCase, Prepare, check_close, rotation
 
 Batch: TypeAlias = tuple[Array, Array]
 
@@ -23,6 +23,9 @@ FIT_ROUNDS = 5
 """An epoch is a mean over its steps already."""
 CALLS = 200
 """Calls of all callers together in a round."""
+MC_PASSES = 100
+VERIFIED_ROWS, VERIFIED_PASSES = 8, 400
+"""The means of Monte-Carlo passes are compared with those of so many others, in binary64, for the first rows."""
 FINAL_STEPS = 3
 """The mean loss of so many steps at the end is compared with that of as many at the start."""
 
@@ -156,6 +159,47 @@ class Inference(AbstractNetworkCase):
         for hidden_weight, hidden_bias in hidden:
             y = np.maximum(y @ hidden_weight + hidden_bias, 0)
         check_close(outputs, y @ weight + bias, DTYPE)
+
+
+@dataclass(frozen=True)
+class MonteCarlo(AbstractNetworkCase):
+    """Probabilities (softmax of the outputs) as means over passes with dropout, a mask of its own for each row and pass."""
+
+    operation = "monte_carlo"
+
+    passes: int = MC_PASSES
+
+    @property
+    def flops(self) -> float:
+        return self.architecture.flops(self.batch * self.passes)
+
+    @property
+    def nbytes(self) -> float:
+        return float(self.architecture.parameters * np.dtype(DTYPE).itemsize)
+
+    def verify(self, prepare: Prepare) -> None:
+        """The means differ from those over other passes by no more than chance, and in every round."""
+        means = [np.asarray(prepare(turn * len(self.batches))(), np.float64) for turn in range(2)]
+        samples = self.passes_in_binary64(self.batches[0][0][:VERIFIED_ROWS])
+        error = DEVIATIONS * samples.std(axis=0) * np.sqrt(1 / self.passes + 1 / VERIFIED_PASSES)
+        for mean in means:
+            assert mean.shape == (self.batch, self.architecture.units[-1])
+            np.testing.assert_allclose(mean.sum(axis=1), 1, rtol=RELATIVE_ERROR[DTYPE])
+            assert (np.abs(mean[:VERIFIED_ROWS] - samples.mean(axis=0)) <= error).all()
+        assert (means[0] != means[1]).any(axis=1).all()
+
+    def passes_in_binary64(self, x: Array) -> Array:
+        """Return probabilities (VERIFIED_PASSES, rows, classes)."""
+        rng = np.random.default_rng(0)
+        y = np.tile(x.astype(np.float64), (VERIFIED_PASSES, 1))
+        for number, (rate, (weight, bias)) in enumerate(
+            zip(self.architecture.rates, self.architecture.starting_values(), strict=True)
+        ):
+            y = np.maximum(y, 0) if number else y
+            y = np.where(rng.random(y.shape) < rate, 0, y / (1 - rate)) @ weight + bias
+        powers = np.exp(y - y.max(axis=1, keepdims=True))
+        probabilities: Array = powers / powers.sum(axis=1, keepdims=True)
+        return probabilities.reshape(VERIFIED_PASSES, len(x), -1)
 
 
 @dataclass(frozen=True)

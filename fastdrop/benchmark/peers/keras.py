@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import tensorflow as tf
 
-from fastdrop.benchmark.cases import Architecture, Dense, Dropout, Fit, Inference, Prepare, Step, Work
+from fastdrop.benchmark.cases import Architecture, Dense, Dropout, Fit, Inference, MonteCarlo, Prepare, Step, Work
 from fastdrop.benchmark.cases.base import LEARNING_RATE, MOMENTUM
 from fastdrop.benchmark.peers.base import SEED, AbstractPeer
 
@@ -95,3 +95,13 @@ class Keras(AbstractPeer):
     def inference(self, case: Inference) -> Prepare:
         model = network(case.architecture)
         return function(lambda x: model(x, training=False), [(x,) for x, _ in case.batches])
+
+    def monte_carlo(self, case: MonteCarlo) -> Prepare:
+        """All passes at once: the rows repeated."""
+        model = network(case.architecture)
+
+        def means(x: Any) -> Any:
+            outputs = tf.nn.softmax(model(tf.tile(x, (case.passes, 1)), training=True))
+            return tf.reduce_mean(tf.reshape(outputs, (case.passes, len(x), -1)), 0)
+
+        return function(means, [(x,) for x, _ in case.batches])

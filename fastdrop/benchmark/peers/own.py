@@ -20,6 +20,7 @@ from fastdrop.benchmark.cases import (
     Fit,
     Inference,
     Loss,
+    MonteCarlo,
     Prepare,
     Product,
     ScaledCopy,
@@ -208,6 +209,17 @@ class Fastdrop(AbstractPeer):
         def prepare(number: int) -> Work:
             x, _ = case.batches[number % len(case.batches)]
             return lambda: predict(x)
+
+        return prepare
+
+    def monte_carlo(self, case: MonteCarlo) -> Prepare:
+        """With standard deviations, entropies and mutual information, which `predict_mc` computes in any case."""
+        net = network(case.architecture)
+        net.output_kind = "logits"
+
+        def prepare(number: int) -> Work:
+            x, _ = case.batches[number % len(case.batches)]
+            return lambda: net.predict_mc(x, case.passes, first_sample=number * case.passes).mean
 
         return prepare
 

@@ -17,6 +17,7 @@ from fastdrop.benchmark.cases import (
     Dropout,
     Inference,
     Loss,
+    MonteCarlo,
     Prepare,
     Product,
     Softmax,
@@ -43,7 +44,7 @@ LOSSES: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 COMPILED_RATE = 0.5
-COMPILED = ("dropout", "dense", "step", "inference")
+COMPILED = ("dropout", "dense", "step", "inference", "monte_carlo")
 
 
 def network(architecture: Architecture) -> Any:
@@ -180,6 +181,22 @@ class TorchEager(AbstractPeer):
 
     def inference(self, case: Inference) -> Prepare:
         model = self.compiled(network(case.architecture).eval())
+        inputs = [torch.from_numpy(x) for x, _ in case.batches]
+
+        def predict(x: Any) -> Any:
+            with torch.inference_mode():
+                return model(x)
+
+        return lambda number: lambda: predict(inputs[number % len(inputs)])
+
+    def monte_carlo(self, case: MonteCarlo) -> Prepare:
+        """All passes at once: the rows repeated."""
+        net = network(case.architecture).train()
+
+        def means(x: Any) -> Any:
+            return torch.softmax(net(x.repeat(case.passes, 1)), 1).view(case.passes, len(x), -1).mean(0)
+
+        model = self.compiled(means)
         inputs = [torch.from_numpy(x) for x, _ in case.batches]
 
         def predict(x: Any) -> Any:
