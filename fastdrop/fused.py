@@ -62,14 +62,17 @@ DenseBackward: TypeAlias = Callable[[Any, bool, Gradient, Gradient, bool], Any]
 """``dx = backward(dy, want_dx, dweight, dbias, accumulate)``; dx and dy are `Kept` exactly where x and y are."""
 
 
-def skips(mask: BoundMask | None) -> TypeGuard[BoundMask]:
-    """Return whether the units that a mask drops are left out of the work: where that is worth the copies that it takes.
+def can_skip(mask: BoundMask | None) -> TypeGuard[BoundMask]:
+    """Return whether rows share the units that a mask drops."""
+    return mask is not None and mask.kind in (MaskKind.BERNOULLI, MaskKind.FIXED_COUNT) and mask.shared and mask.rows > 0
 
-    That depends on the shape, the rate and how many rows share a mask row, and on nothing else.
+
+def skips(*masks: BoundMask | None) -> bool:
+    """Return whether it is worth the copy of the weight to leave out what one of the masks drops; then all do that can.
+
+    That depends on rates, and on how many rows share a mask row, and on nothing else.
     """
-    if mask is None or mask.kind not in (MaskKind.BERNOULLI, MaskKind.FIXED_COUNT) or not mask.shared:
-        return False
-    return mask.rows > 0 and mask.group_rows * (1 - mask.keep_prob) >= COPYING_ROWS * mask.keep_prob
+    return any(can_skip(mask) and mask.group_rows * (1 - mask.keep_prob) >= COPYING_ROWS * mask.keep_prob for mask in masks)
 
 
 def compact(backend: AbstractBackend, x: Array, units: Units, scale: float = 1.0) -> Kept:
@@ -97,11 +100,11 @@ def dense(
     keep: bool,
     out: Array | None = None,
 ) -> tuple[Matrix, DenseBackward]:
-    """Return (y, backward); matrices as in `backends.base`. y is `Kept` exactly where `output_mask` skips.
+    """Return (y, backward); matrices as in `backends.base`. y may be `Kept` where rows share the output mask.
 
     A `Kept` x has no `input_mask`. With `keep` False there will be no backward pass. Where nothing is skipped, `out` may be y.
     """
-    if isinstance(x, Kept) or skips(input_mask) or skips(output_mask):
+    if isinstance(x, Kept) or skips(input_mask, output_mask):
         layer = _CompactDense(backend, x, weight, bias, activation, input_mask, output_mask, keep)
         return layer.y, layer.backward
     y, z = backend.dense_forward(x, weight, bias, activation, input_mask, output_mask, keep, out)
@@ -147,13 +150,13 @@ class _CompactDense:
         self._dx_scale: float | None = None
         if isinstance(x, Kept):
             self._kept_x = x
-        elif skips(input_mask):
+        elif can_skip(input_mask):
             self._dx_scale = input_mask.scale
             self._kept_x, input_mask = compact(backend, x, backend.units(input_mask), input_mask.scale), None
         else:
             self._kept_x = _as_kept(x)
         rows = self._kept_x.units.bounds[-1]
-        self._y_units = backend.units(output_mask) if skips(output_mask) else Units((0, rows), (None,))
+        self._y_units = backend.units(output_mask) if can_skip(output_mask) else Units((0, rows), (None,))
         cuts = list(_common_groups(self._kept_x.units, self._y_units))
         self._segments: list[_Segment] = []
         for low, high, x_group, y_group in cuts:
@@ -162,13 +165,15 @@ class _CompactDense:
             mask_out = output_mask
             if output_mask is not None:
                 mask_out = output_mask.part(low, high) if columns is None else output_mask.factor(high - low, len(columns))
-            xs, w = self._kept_x.rows(x_group, low, high), self._weight_of(x_group, y_group)
-            b = bias if bias is None or columns is None else backend.gather(bias[None], None, columns)[0]
+            xs, b = self._kept_x.rows(x_group, low, high), bias if bias is None or columns is None else bias[columns]
+            copy = self._weight_of(x_group, y_group) if keep else None
+            w = backend.pack_weight(weight, self._kept_x.units.kept[x_group], columns) if copy is None else copy
             y, z = backend.dense_forward(xs, w, b, activation, mask_in, mask_out, keep)
-            copy = w if len(cuts) <= MOST_COPIES else None
+            if len(cuts) > MOST_COPIES:
+                copy = None
             self._segments.append(_Segment(low, high, x_group, y_group, xs, copy, (mask_in, mask_out), y, z))
         parts = _joined([each.y_group for each in self._segments], [each.y for each in self._segments])
-        self.y: Matrix = Kept(parts, self._y_units, (rows, weight.shape[1])) if skips(output_mask) else parts[0]
+        self.y: Matrix = Kept(parts, self._y_units, (rows, weight.shape[1])) if can_skip(output_mask) else parts[0]
 
     def backward(self, dy: Matrix, want_dx: bool, dweight: Gradient, dbias: Gradient, accumulate: bool) -> Matrix | None:
         """Deliver the gradients of the parameters, and return dx where it is wanted."""

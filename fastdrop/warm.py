@@ -52,6 +52,7 @@ def _run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[A
     kept = np.arange(0, columns, 2)
     half = backend.gather(weight, kept, kept)
     backend.scatter(half, kept, kept, weight, accumulate=True)
+    backend.pack_weight(weight, kept, kept)
     backend.dropout_backward(backend.dropout_forward(x, bound), bound)
     backend.activation_backward(x, backend.activation_forward(x, ActivationKind.TANH), ActivationKind.TANH)
     backend.softmax_backward(x, backend.softmax_forward(x))

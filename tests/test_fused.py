@@ -46,7 +46,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 def never(compute: Callable[[], Any]) -> Any:
     """Return what is computed without skipping."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "skips", lambda mask: False)
+        patch.setattr(fused, "skips", lambda *masks: False)
         return compute()
 
 
@@ -81,6 +81,19 @@ def bound(rate: float, shape: tuple[int, ...], stream: int = 0, **arguments: Any
 )
 def test_where_units_are_skipped(mask: BoundMask | None, skipped: bool) -> None:
     assert fused.skips(mask) is skipped
+    assert fused.skips(bound(0.3, (128, 64)), mask) is skipped
+
+
+def test_where_one_mask_skips_the_other_does(backend: AbstractBackend) -> None:
+    """The weight is copied anyway."""
+    x, weight = random_array(0, (40, 30)), random_array(1, (30, 20))
+    rare, often = (bound(rate, shape, shared_rows="batch") for rate, shape in ((0.1, x.shape), (0.5, (40, 20))))
+    assert not fused.skips(rare)
+    poisoned = weight.copy()
+    poisoned[~rare.keep_row(0, 0, 30)] = np.nan
+    y, _ = fused.dense(backend, x, poisoned, None, ActivationKind.LINEAR, rare, often, False)
+    assert isinstance(y, Kept)
+    assert np.isfinite(y.parts[0]).all()
 
 
 # One layer

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from strategies import DTYPES, LAYOUTS, dtypes, keys, random_array, row_offsets
 
 from fastdrop import Key, Mask
-from fastdrop._types import Array, Indices, Shape, UpdateKind
+from fastdrop._types import ActivationKind, Array, Indices, Shape, UpdateKind
 from fastdrop.backends.base import AbstractBackend, Update
 
 KINDS = {UpdateKind.SGD: 2, UpdateKind.MOMENTUM: 3, UpdateKind.NESTEROV: 3, UpdateKind.ADAM: 5}
@@ -74,6 +74,19 @@ def test_gather(
     assert_same_bits(got, wanted)
     assert got.flags.c_contiguous
     assert not np.may_share_memory(got, x)
+
+
+@given(st.integers(1, 40), submatrices(), dtypes)
+def test_a_packed_part_of_a_weight_stands_for_it(
+    backend: AbstractBackend, count: int, place: tuple[Shape, Indices | None, Indices | None], dtype: np.dtype
+) -> None:
+    shape, rows, columns = place
+    weight = random_array(1, shape, dtype)
+    part = backend.gather(weight, rows, columns)
+    packed = backend.pack_weight(weight, rows, columns)
+    assert packed.shape == part.shape
+    x, arguments = random_array(2, (count, len(part)), dtype), (None, ActivationKind.TANH, None, None, False)
+    assert_same_bits(backend.dense_forward(x, packed, *arguments)[0], backend.dense_forward(x, part, *arguments)[0])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.keys() - {"big-endian"})

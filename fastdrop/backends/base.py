@@ -156,8 +156,11 @@ class AbstractBackend(ABC):
     # Dense: y = drop_out(act(drop_in(x) @ weight + bias))
 
     @abstractmethod
-    def pack_weight(self, weight: Array) -> PackedWeight:
-        """Return a copy of a weight (fan_in, fan_out) that `dense_forward` takes in its place: faster, and to the same bits."""
+    def pack_weight(self, weight: Array, rows: Indices | None = None, columns: Indices | None = None) -> PackedWeight:
+        """Return a copy of a weight (fan_in, fan_out) that `dense_forward` takes in its place: faster, and to the same bits.
+
+        With `rows` and `columns`, see `gather`, it is a copy of those.
+        """
 
     @abstractmethod
     def dense_forward(

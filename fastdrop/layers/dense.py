@@ -220,7 +220,7 @@ class PackedDense:
         input_mask, output_mask = _bind(self.input_dropout, x_shape, pass_), _bind(self.output_dropout, y_shape, pass_)
         if len(x_shape) != 2:
             x = x.reshape((math.prod(x_shape[:-1]), x_shape[-1]))
-        if self.weight is not None and (isinstance(x, Kept) or fused.skips(input_mask) or fused.skips(output_mask)):
+        if self.weight is not None and (isinstance(x, Kept) or fused.skips(input_mask, output_mask)):
             y, _ = fused.dense(backend, x, self.weight, self.bias, self.activation, input_mask, output_mask, keep=False)
             y = fused.expand(backend, y) if isinstance(y, Kept) and not self.gives_kept else y
         else:

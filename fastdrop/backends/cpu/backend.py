@@ -100,6 +100,8 @@ class CpuBackend(AbstractBackend):
         """Return the plan of a mask; None keeps all."""
         if mask is None:
             return NO_DROP
+        if mask.kind == MaskKind.KEEP_ALL:
+            return masks.factor_plan(mask.scale)
         plan: masks.U64 | None = mask.prepared
         if plan is None:
             plan = mask.prepared = self._prepare(mask)
@@ -192,10 +194,15 @@ class CpuBackend(AbstractBackend):
         changes, scratch = kernel_update(update, c), self._product_scratch(c.dtype)
         dense.product_kernel(work, readable(a), readable(b), c, form, a_drop, finish, c_drop, changes, scratch)
 
-    def pack_weight(self, weight: Array) -> PackedWeight:
-        data = aligned_empty(dense.packed_shape(len(weight), weight.shape[1], weight.dtype), weight.dtype)
-        dense.pack_kernel(weight.size * dense.PACKING_NANOSECONDS, readable(weight), data)
-        return PackedWeight(data, (weight.shape[0], weight.shape[1]))
+    def pack_weight(self, weight: Array, rows: Indices | None = None, columns: Indices | None = None) -> PackedWeight:
+        chosen = _indices(rows, weight.shape[0]), _indices(columns, weight.shape[1])
+        depth, width = map(len, chosen)
+        data = aligned_empty(dense.packed_shape(depth, width, weight.dtype), weight.dtype)
+        if rows is None and columns is None:
+            dense.pack_kernel(weight.size * dense.PACKING_NANOSECONDS, readable(weight), data)
+        else:
+            dense.pack_units_kernel(depth * width * units.NANOSECONDS, readable(weight), *chosen, data)
+        return PackedWeight(data, (depth, width))
 
     def dense_forward(
         self,

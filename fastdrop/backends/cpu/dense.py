@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastdrop._types import Array
+from fastdrop._types import Array, Indices
 from fastdrop.backends.cpu import activations
 from fastdrop.backends.cpu._jit import device, kernel
 from fastdrop.backends.cpu._tile import (
@@ -100,7 +100,7 @@ def nanoseconds(rows: int, columns: int, depth: int, b_form: int, activation: in
 def packed_shape(depth: int, columns: int, dtype: np.dtype[Any]) -> tuple[int, int]:
     """Return the shape of b (depth, columns) as `pack_kernel` packs it: a row of a panel in each row."""
     nr = NR * 4 // dtype.itemsize
-    rows = depth // KC * KC + -(-(depth % KC) // UNROLL) * UNROLL
+    rows = max(UNROLL, depth // KC * KC + -(-(depth % KC) // UNROLL) * UNROLL)
     return rows * -(-columns // nr), nr
 
 
@@ -272,6 +272,26 @@ def pack_kernel(b: Array, packed: Array, threads: int) -> None:
                 target = packed[start : start + padded(kc)]
                 left = panel * nr
                 pack_panels(b, False, k0, kc, left, min(columns, left + nr), columns, target.reshape(target.size))
+
+
+@kernel
+def pack_units_kernel(b: Array, chosen_rows: Indices, chosen_columns: Indices, packed: Array, threads: int) -> None:
+    """Do what `pack_kernel` does, with some rows and columns of b."""
+    depth, columns, nr = len(chosen_rows), len(chosen_columns), tile_columns(b)
+    panels = (columns + nr - 1) // nr
+    for t in prange(threads):
+        for k0 in range(0, max(depth, 1), KC):
+            kc = min(KC, depth - k0)
+            for k in range(padded(kc)):
+                source = b[chosen_rows[k0 + k] if k < kc else 0]
+                for panel in range(t * panels // threads, (t + 1) * panels // threads):
+                    target, left = packed[panels * k0 + panel * padded(kc) + k], panel * nr
+                    width = min(nr, columns - left) if k < kc else 0
+                    part = chosen_columns[left : left + width]
+                    for j in range(width):
+                        target[j] = source[part[j]]
+                    for j in range(width, nr):
+                        target[j] = 0
 
 
 @device

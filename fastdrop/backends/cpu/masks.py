@@ -8,6 +8,7 @@ own is greater. PASS_ROWS is 0 for a single pass. Steps are given beside a plan:
 
 from __future__ import annotations
 
+import functools
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -386,6 +387,13 @@ def make_plan(mask: BoundMask, threads: int) -> U64:
     return plan
 
 
-KEEP_ALL_PLAN: Final = key_plan(Key(0, 0, 0))
-KEEP_ALL_PLAN[SCALE] = np.float64(1).view(np.uint64)
+@functools.lru_cache(maxsize=64)
+def factor_plan(scale: float) -> U64:
+    """Return the plan of a mask that keeps all, scaled."""
+    plan = key_plan(Key(0, 0, 0))
+    plan[SCALE] = np.float64(scale).view(np.uint64)
+    return plan
+
+
+KEEP_ALL_PLAN: Final = factor_plan(1.0)
 """The plan of a mask that does nothing."""

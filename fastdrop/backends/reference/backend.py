@@ -52,9 +52,10 @@ class ReferenceBackend(AbstractBackend):
         """See `AbstractBackend.dropout_backward`."""
         return dropout.dropout_backward(dy, mask, out)
 
-    def pack_weight(self, weight: Array) -> PackedWeight:
+    def pack_weight(self, weight: Array, rows: Indices | None = None, columns: Indices | None = None) -> PackedWeight:
         """See `AbstractBackend.pack_weight`."""
-        return PackedWeight(weight.copy(), (weight.shape[0], weight.shape[1]))
+        data = units.gather(weight, rows, columns)
+        return PackedWeight(data, (data.shape[0], data.shape[1]))
 
     def dense_forward(
         self,
