@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from fastdrop import _configurable, _validate, activations, constraints, init, regularizers
@@ -175,21 +175,22 @@ class FusedDense:
 
         return y if len(y_shape) == 2 else y.reshape(y_shape), backward
 
-    def packed(self) -> PackedDense:
+    def frozen(self) -> FrozenDense:
         """Return the same with a packed copy of the weight."""
         weight, bias = self.dense.weight, self.dense.bias
         assert weight is not None
-        w, b = default_backend().pack_weight(weight.value), None if bias is None else bias.value.copy()
-        return PackedDense(w, b, self.activation, self.input_dropout, self.output_dropout)
-
-    def frozen(self) -> PackedDense:
-        """Return the same with a packed copy of the weight, and copies of its neighbours."""
-        return self.packed().frozen()
+        return FrozenDense(
+            default_backend().pack_weight(weight.value),
+            None if bias is None else bias.value.copy(),
+            self.activation,
+            copy.copy(self.input_dropout),
+            copy.copy(self.output_dropout),
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class PackedDense:
-    """The forward pass of `FusedDense`, with parameters of its own."""
+class FrozenDense:
+    """`FusedDense` in inference alone, with parameters of its own."""
 
     weight: PackedWeight
     bias: Array | None
@@ -209,13 +210,9 @@ class PackedDense:
         )
         return y.reshape(y_shape), _no_backward
 
-    def packed(self) -> PackedDense:
+    def frozen(self) -> FrozenDense:
         """Return this."""
         return self
-
-    def frozen(self) -> PackedDense:
-        """Return the same with copies of its neighbours."""
-        return replace(self, input_dropout=copy.copy(self.input_dropout), output_dropout=copy.copy(self.output_dropout))
 
 
 def _no_backward(_dy: Array, _want_dx: bool, _updates: Updates) -> Array | None:
