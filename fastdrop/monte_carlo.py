@@ -31,8 +31,6 @@ STACKED_ROWS = 1024
 """Rows of several passes that go through the layers together: products are as fast as they get, and memory stays bounded."""
 STACKED_ELEMENTS = 1 << 24
 """Most elements of an array between layers, unless one row has more."""
-PACKED_PARTS = 3
-"""From so many products on, weights are packed first."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -143,7 +141,7 @@ def predict_mc(
     x = _validate.float_array("x", x)
     net._prepared(x[:0])  # builds the network, and checks the shape of x
     passes = MonteCarlo(num_samples, net.seed if seed is None else seed, shared_rows)
-    run = _Run(net.layers, x.shape, Pass(True, first_sample, row_offset, net._streams(), keep=False, monte_carlo=passes))
+    run = _Run(net.layers, x.shape[1:], Pass(True, first_sample, row_offset, net._streams(), keep=False, monte_carlo=passes))
     samples = np.empty((num_samples, len(x), *net.output_shape(x.shape[1:])), net.dtype) if return_samples else None
     parts = []
     for start in range(0, max(1, len(x)), run.rows_at_once):
@@ -161,15 +159,12 @@ def predict_mc(
 class _Run:
     """All passes through the layers, done in parts of so many rows of x at once, and of those as many passes as fit."""
 
-    def __init__(self, layers: Sequence[AbstractLayer], shape: Shape, whole: Pass) -> None:
+    def __init__(self, layers: Sequence[AbstractLayer], row_shape: Shape, whole: Pass) -> None:
         chain = list(opened(layers))
         first = next((i for i, layer in enumerate(chain) if any(node.layer.random for node in layer.walk())), len(chain))
         self.whole = whole
         self.before, self.behind = fusion.plan(chain[:first]), fusion.plan(chain[first:])
-        self.rows_at_once = max(1, min(STACKED_ROWS, STACKED_ELEMENTS // max(1, _widest(layers, shape[1:]))))
-        rows = min(shape[0], self.rows_at_once)
-        if -(-shape[0] // self.rows_at_once) * self._batches(rows) >= PACKED_PARTS:
-            self.behind = tuple(step.packed() for step in self.behind)
+        self.rows_at_once = max(1, min(STACKED_ROWS, STACKED_ELEMENTS // max(1, _widest(layers, row_shape))))
 
     def outputs(self, x: Array, start: int) -> Iterator[tuple[int, Array]]:
         """Yield (first pass, outputs (passes, rows, ...)) for rows of x, the first of which is number `start`."""

@@ -136,10 +136,6 @@ class AbstractLayer(ABC):
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
         """Return (y, backward) for a C-contiguous x of the parameters' dtype and a shape that fits."""
 
-    def packed(self) -> Step:
-        """Return a step that does the same forward pass, faster if it can; one with parameters may do better than this layer."""
-        return self
-
     def frozen(self) -> Step:
         """Return a step that infers what this layer infers now; one with parameters does more than copy itself."""
         return copy.copy(self)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from fastdrop import _configurable, _validate, activations, constraints, fused, init, regularizers
@@ -188,53 +188,43 @@ class FusedDense:
 
         return y if len(y_shape) == 2 else y.reshape(y_shape), backward
 
-    def packed(self) -> PackedDense:
+    def frozen(self) -> FrozenDense:
         """Return the same with a packed copy of the weight."""
         weight, bias = self.dense.weight, self.dense.bias
         assert weight is not None
-        w, b = default_backend().pack_weight(weight.value), None if bias is None else bias.value.copy()
-        return PackedDense(w, weight.value, b, self.activation, self.input_dropout, self.output_dropout, self.gives_kept)
-
-    def frozen(self) -> PackedDense:
-        """Return the same with a packed copy of the weight, and copies of its neighbours."""
-        return self.packed().frozen()
+        return FrozenDense(
+            default_backend().pack_weight(weight.value),
+            None if bias is None else bias.value.copy(),
+            self.activation,
+            copy.copy(self.input_dropout),
+            copy.copy(self.output_dropout),
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class PackedDense:
-    """The forward pass of `FusedDense`, with parameters of its own; `weight` is for where units are skipped."""
+class FrozenDense:
+    """`FusedDense` in inference alone, with parameters of its own."""
 
-    packed_weight: PackedWeight
-    weight: Array | None
+    weight: PackedWeight
     bias: Array | None
     activation: ActivationKind
     input_dropout: Dropout | None
     output_dropout: Dropout | None
-    gives_kept: bool
 
     trainable: ClassVar[bool] = False
 
-    def apply(self, x: Any, pass_: Pass) -> tuple[Any, InnerBackward]:
+    def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
         """Return (y, nothing that is ever called)."""
-        backend, x_shape, y_shape = default_backend(), x.shape, (*x.shape[:-1], self.packed_weight.shape[1])
+        x_shape, y_shape = x.shape, (*x.shape[:-1], self.weight.shape[1])
         input_mask, output_mask = _bind(self.input_dropout, x_shape, pass_), _bind(self.output_dropout, y_shape, pass_)
-        if len(x_shape) != 2:
-            x = x.reshape((math.prod(x_shape[:-1]), x_shape[-1]))
-        if self.weight is not None and (isinstance(x, Kept) or fused.skips(input_mask, output_mask)):
-            y, _ = fused.dense(backend, x, self.weight, self.bias, self.activation, input_mask, output_mask, keep=False)
-            y = fused.expand(backend, y) if isinstance(y, Kept) and not self.gives_kept else y
-        else:
-            y, _ = backend.dense_forward(x, self.packed_weight, self.bias, self.activation, input_mask, output_mask, keep_z=False)
+        if x.ndim != 2:
+            x = x.reshape(math.prod(x_shape[:-1]), x_shape[-1])
+        y, _ = default_backend().dense_forward(x, self.weight, self.bias, self.activation, input_mask, output_mask, keep_z=False)
         return y if len(y_shape) == 2 else y.reshape(y_shape), _no_backward
 
-    def packed(self) -> PackedDense:
+    def frozen(self) -> FrozenDense:
         """Return this."""
         return self
-
-    def frozen(self) -> PackedDense:
-        """Return the same with copies of its neighbours, for inference alone, where nothing is skipped."""
-        neighbours = copy.copy(self.input_dropout), copy.copy(self.output_dropout)
-        return replace(self, weight=None, input_dropout=neighbours[0], output_dropout=neighbours[1])
 
 
 def _no_backward(_dy: Array, _want_dx: bool, _updates: Updates) -> Array | None:

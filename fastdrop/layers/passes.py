@@ -87,9 +87,6 @@ class Step(Protocol):
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
         """Return (y, backward) for a C-contiguous x of the parameters' dtype and a shape that fits."""
 
-    def packed(self) -> Step:
-        """Return a step that does the same forward pass, with copies of the parameters that are faster to read; no backward."""
-
     def frozen(self) -> Step:
         """Return a step that infers what this one infers now, whatever is changed later; it has no backward pass."""
 

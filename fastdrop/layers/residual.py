@@ -34,10 +34,6 @@ class ResidualStep:
 
         return x + fx, backward
 
-    def packed(self) -> ResidualStep:
-        """Return the same of packed steps."""
-        return ResidualStep(tuple(step.packed() for step in self.steps))
-
     def frozen(self) -> ResidualStep:
         """Return the same of frozen steps."""
         return ResidualStep(tuple(step.frozen() for step in self.steps))
