@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdrop._types import FLOAT_DTYPES, ActivationKind, Array, MaskKind
-from fastdrop.backends.base import AbstractBackend, PackedWeight, Update, contiguous, needs_z
-from fastdrop.backends.cpu import activations, dense, dropout, epilogue, losses, masks, softmax, updates
+from fastdrop.backends.base import AbstractBackend, Normals, PackedWeight, Update, contiguous, needs_z
+from fastdrop.backends.cpu import activations, dense, drop_block, dropout, epilogue, losses, masks, noise, softmax, updates
 from fastdrop.backends.cpu._jit import Kernel, max_scratch_threads
 from fastdrop.backends.cpu._scratch import Scratch
 from fastdrop.backends.cpu._vector import WORD_BITS
@@ -122,6 +122,58 @@ class CpuBackend(AbstractBackend):
 
     def dropout_backward(self, dy: Array, mask: BoundMask, out: Array | None = None) -> Array:
         return self.dropout_forward(dy, mask, out)
+
+    def affine_dropout_forward(self, x: Array, mask: BoundMask, shift: float, fill: float, out: Array | None = None) -> Array:
+        y = np.empty(x.shape, x.dtype) if out is None else out
+        shape, work = (mask.rows, mask.columns), x.size * dropout.NANOSECONDS
+        rows = readable(x).reshape(shape), y.reshape(shape)
+        dropout.affine_dropout_kernel(work, *rows, self._plan(mask), float(shift), float(fill), self._decision_scratch())
+        return y
+
+    def drop_block_forward(self, x: Array, seeds: BoundMask, block_size: int, out: Array | None = None) -> Array:
+        y = np.empty(x.shape, x.dtype) if out is None else out
+        rows, height, width, channels = x.shape
+        shape = rows, height * width * channels
+        keep = self._scratch.take("blocks", (self._threads, shape[1]), np.dtype(np.uint8))
+        drop_block.drop_block_kernel(
+            x.size * drop_block.NANOSECONDS,
+            readable(x).reshape(shape),
+            y.reshape(shape),
+            width,
+            channels,
+            self._plan(seeds),
+            seeds.columns,
+            block_size,
+            keep,
+            self._decision_scratch(),
+        )
+        return y
+
+    def drop_block_backward(self, dy: Array, seeds: BoundMask, block_size: int, out: Array | None = None) -> Array:
+        return self.drop_block_forward(dy, seeds, block_size, out)
+
+    # Noise
+
+    def noise_forward(self, x: Array, normals: Normals, out: Array | None = None) -> Array:
+        y = np.empty(x.shape, x.dtype) if out is None else out
+        noise.noise_kernel(
+            x.size * noise.NANOSECONDS,
+            readable(x).reshape(-1),
+            y.reshape(-1),
+            masks.key_plan(normals.key),
+            np.uint64(normals.domain),
+            np.uint64(normals.first),
+            float(normals.stddev),
+            normals.multiplies,
+            self._decision_scratch(),
+            self._scratch.take("noise", (self._threads, noise.NORMALS), x.dtype),
+        )
+        return y
+
+    def noise_backward(self, dy: Array, normals: Normals, out: Array | None = None) -> Array:
+        if normals.multiplies:
+            return self.noise_forward(dy, normals, out)
+        return self.activation_forward(dy, ActivationKind.LINEAR, out)
 
     # Dense
 
