@@ -245,10 +245,11 @@ class Mask:
             f"fixed_count={self.fixed_count}, row_offset={self.row_offset})"
         )
 
-    def moved(self, row_offset: int) -> Mask:
-        """Return the same mask at another, valid, row offset; the two warn once between them."""
+    def varied(self, **attributes: Any) -> Mask:
+        """Return the same mask with other, valid, attributes; the two warn once between them."""
         mask = copy.copy(self)
-        mask.row_offset = row_offset
+        for name, value in attributes.items():
+            setattr(mask, name, value)
         return mask
 
     def _mask_shape(self, shape: Shape) -> Shape:

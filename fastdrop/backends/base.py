@@ -31,6 +31,10 @@ from fastdrop.rng import Key
 LEAKY_RELU_SLOPE = 0.2
 """Slope of leaky_relu for negative inputs (Keras's default for the function)."""
 
+SELU_ALPHA = 1.6732632423543772
+SELU_SCALE = 1.0507009873554805
+"""Fixed point (mean 0, variance 1) of Klambauer et al. 2017, equation 14."""
+
 GRADIENT_FROM_OUTPUT = frozenset(
     {ActivationKind.LINEAR, ActivationKind.RELU, ActivationKind.LEAKY_RELU, ActivationKind.HEAVISIDE}
 )

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
+import numpy as np
+
 from fastdrop import _configurable, _validate, activations, constraints, init, regularizers
 from fastdrop._configurable import Config
 from fastdrop._types import ActivationKind, Array, Shape
@@ -59,6 +61,9 @@ class Dense(AbstractLayer):
     >>> fd.Dense(2, activation="relu", weight_initializer="ones")(np.ones((1, 3), "float32"))
     array([[3., 3.]], dtype=float32)
     """
+
+    weight_dropout: Dropout | None = None
+    """What drops out the weight, in a layer that does."""
 
     def __init__(
         self,
@@ -157,7 +162,8 @@ class FusedDense:
         """Return (y, backward); x of more than two axes goes through as a matrix of all its rows."""
         weight, bias = self.dense.weight, self.dense.bias
         assert weight is not None
-        backend, w, activation = default_backend(), weight.value, self.activation
+        backend, activation, weight_mask = default_backend(), self.activation, self._weight_mask(weight, pass_)
+        w = weight.value if weight_mask is None else backend.dropout_forward(weight.value, weight_mask)
         x_shape, y_shape = x.shape, (*x.shape[:-1], self.dense.units)
         input_mask, output_mask = _bind(self.input_dropout, x_shape, pass_), _bind(self.output_dropout, y_shape, pass_)
         if x.ndim != 2:
@@ -166,14 +172,22 @@ class FusedDense:
         y, z = backend.dense_forward(x, w, b, activation, input_mask, output_mask, pass_.keep)
 
         def backward(dy: Array, want_dx: bool, updates: Updates) -> Array | None:
-            dweight, dbias = _target(weight, updates), None if bias is None else _target(bias, updates)
+            dweight = _target(weight, updates) if weight_mask is None else _dropped_gradient(weight)
+            dbias = None if bias is None else _target(bias, updates)
             dy = dy if dy.ndim == 2 else dy.reshape(y.shape)
             dx = backend.dense_backward(
                 dy, x, w, y, z, activation, input_mask, output_mask, want_dx, dweight, dbias, accumulate=True
             )
+            if weight_mask is not None and isinstance(dweight, np.ndarray):
+                weight.grad += backend.dropout_backward(dweight, weight_mask, dweight)
             return dx if dx is None or len(x_shape) == 2 else dx.reshape(x_shape)
 
         return y if len(y_shape) == 2 else y.reshape(y_shape), backward
+
+    def _weight_mask(self, weight: Parameter, pass_: Pass) -> BoundMask | None:
+        """Return the weight's mask: one for all rows, wherever within their batch they are."""
+        dropout = self.dense.weight_dropout
+        return None if dropout is None else dropout.bind(weight.shape, pass_._replace(row_offset=0), as_matrix=False)
 
     def frozen(self) -> FrozenDense:
         """Return the same with a packed copy of the weight."""
@@ -231,6 +245,11 @@ def _target(parameter: Parameter, updates: Updates) -> Array | Update | None:
         return None
     update = updates.pop(parameter, None)
     return parameter.grad if update is None else update
+
+
+def _dropped_gradient(weight: Parameter) -> Array | None:
+    """Return an array for the gradient of what stands in place of a weight; None while it is frozen."""
+    return np.zeros(weight.shape, weight.dtype) if weight.trainable else None
 
 
 def dense_steps(

@@ -25,9 +25,7 @@ NANOSECONDS = 1.4
 
 
 @device
-def fill_noise(
-    plan: U64, domain: np.uint64, first: np.uint64, count: int, stddev: np.floating, bits: U64, noise: Array
-) -> None:
+def fill_noise(plan: U64, domain: np.uint64, first: np.uint64, count: int, stddev: np.floating, bits: U64, noise: Array) -> None:
     """Write ``stddev * n`` for normals first .. first + count - 1 of a domain, and for those beside them in their blocks."""
     blocks = (int(first & np.uint64(WORDS_PER_BLOCK - 1)) + count + WORDS_PER_BLOCK - 1) // WORDS_PER_BLOCK
     blocks = (blocks + GROUP_BLOCKS - 1) // GROUP_BLOCKS * GROUP_BLOCKS  # so that no scalar loop has to do the rest

@@ -1,8 +1,8 @@
 """Standard normals from pairs of random words, by the method of Box and Muller, as formulas that vectorise.
 
 Notation: (w0, w1) is a pair of words as int32 of the same bits, ``u = (word + 0.5) * 2**-32``; the two normals are
-``r cos(2 pi u1)`` and ``r sin(2 pi u1)``, ``r = sqrt(-2 ln u0)``. A word is *folded* where its upper half is mirrored onto the lower one, which
-maps u to 1 - u, in integers and so exactly.
+``r cos(2 pi u1)`` and ``r sin(2 pi u1)``, ``r = sqrt(-2 ln u0)``. A word is *folded* where its upper half is mirrored onto the
+lower one, which maps u to 1 - u, in integers and so exactly.
 
 - ``ln u0``: with p the folded u0, in (0, 1/2), ``log1p(-p)`` where the word was folded, else ``k ln 2 + log1p(f)``,
   ``p = 2**k (1 + f)``, 0 <= f < 1
