@@ -449,7 +449,7 @@ def test_a_network_built_by_a_call_is_described_as_built() -> None:
     [
         ({"class": "Dense"}, ArgumentValueError, "`config` must be a description of a Dense"),
         ({"class": "Dropout", "layers": ...}, ArgumentValueError, "`config` must be a description of a Dropout"),
-        ({"class": "os.system"}, ArgumentValueError, "`config.class` must be one of Activation, Dense"),
+        ({"class": "os.system"}, ArgumentValueError, "`config.class` must be one of Activation, AlphaDropout"),
         ({"layers": 3}, ArgumentTypeError, "`layers` must be a sequence of layers of fastdrop, got int"),
         ({"layers": [3]}, ArgumentTypeError, "`config` must be a dict, got int"),
         ({"layers": [{"class": "Dense", "units": "3"}]}, ArgumentTypeError, "`units` must be an integer, got str"),
