@@ -162,8 +162,11 @@ class FusedDense:
         """Return (y, backward); x of more than two axes goes through as a matrix of all its rows."""
         weight, bias = self.dense.weight, self.dense.bias
         assert weight is not None
-        backend, activation, weight_mask = default_backend(), self.activation, self._weight_mask(weight, pass_)
-        w = weight.value if weight_mask is None else backend.dropout_forward(weight.value, weight_mask)
+        backend, w, activation, weight_mask = default_backend(), weight.value, self.activation, None
+        if self.dense.weight_dropout is not None:  # one mask for all rows, wherever within their batch they are
+            everywhere = pass_._replace(row_offset=0)
+            weight_mask = self.dense.weight_dropout.bind(weight.shape, everywhere, as_matrix=False)
+            w = w if weight_mask is None else backend.dropout_forward(w, weight_mask)
         x_shape, y_shape = x.shape, (*x.shape[:-1], self.dense.units)
         input_mask, output_mask = _bind(self.input_dropout, x_shape, pass_), _bind(self.output_dropout, y_shape, pass_)
         if x.ndim != 2:
@@ -183,11 +186,6 @@ class FusedDense:
             return dx if dx is None or len(x_shape) == 2 else dx.reshape(x_shape)
 
         return y if len(y_shape) == 2 else y.reshape(y_shape), backward
-
-    def _weight_mask(self, weight: Parameter, pass_: Pass) -> BoundMask | None:
-        """Return the weight's mask: one for all rows, wherever within their batch they are."""
-        dropout = self.dense.weight_dropout
-        return None if dropout is None else dropout.bind(weight.shape, pass_._replace(row_offset=0), as_matrix=False)
 
     def frozen(self) -> FrozenDense:
         """Return the same with a packed copy of the weight."""
