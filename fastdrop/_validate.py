@@ -20,6 +20,7 @@ from fastdrop._types import FLOAT_DTYPES, Array, Shape
 from fastdrop.errors import ArgumentTypeError, ArgumentValueError
 
 MAX_SEED = 2**64 - 1
+MAX_STREAM = 2**32 - 1
 FLOAT_HINT = '(hint: x.astype("float32"), and / 255 for images)'
 
 
@@ -77,6 +78,11 @@ def real(
 def optional_seed(name: str, value: Any) -> int | None:
     """Return a seed of 64 bits, or None."""
     return None if value is None else integer(name, value, 0, MAX_SEED)
+
+
+def optional_stream(name: str, value: Any) -> int | None:
+    """Return the number of a stream, 32 bits, or None."""
+    return None if value is None else integer(name, value, 0, MAX_STREAM)
 
 
 def rate(name: str, value: Any) -> float:
@@ -273,6 +279,14 @@ def row_shape(layer: str, wanted: Shape, got: Shape, *, last_axes: bool = False)
         wanted_text, got_text = (", ".join(map(str, extents)) for extents in (wanted, got))
         fail_value(
             "x", f"of shape (rows, {between}{wanted_text}) for layer {layer!r}", f"(rows, {got_text})" if got else "(rows,)"
+        )
+
+
+def row_axes(layer: str, wanted: str, got: Shape) -> None:
+    """Raise unless rows of x, given to a layer, have as many axes as `wanted` names: "steps, channels"."""
+    if len(got) != len(wanted.split(", ")):
+        fail_value(
+            "x", f"of shape (rows, {wanted}) for layer {layer!r}", f"(rows, {', '.join(map(str, got))})" if got else "(rows,)"
         )
 
 

@@ -67,7 +67,7 @@ def _group_length(chain: Sequence[AbstractLayer]) -> int:
 def _steps(group: Group) -> tuple[Step, ...]:
     first = group[0]
     if isinstance(first, Residual):
-        return (ResidualStep(plan(first.layers)),)
+        return (ResidualStep(plan(first.layers), first.gate),)
     at = next((i for i, layer in enumerate(group) if isinstance(layer, Dense)), None)
     if at is None:
         return (first,)
@@ -107,7 +107,7 @@ def _table_rows(
     for i, layer in enumerate(layers):
         output_shape = layer.output_shape(shape)
         count = sum(math.prod(parameter.shape) for parameter in layer.own_parameters.values())
-        mask = f"rate {layer.rate:g}, stream {root.stream_of(layer)}" if isinstance(layer, Dropout) else ""
+        mask = f"{layer.strength}, stream {root.stream_of(layer)}" if layer.random else ""
         group = str(together.get(layer, ""))
         yield f"{path}{i}", layer.name, str(output_shape), f"{count:,}" if count else "", group, mask
         yield from _table_rows(layer.children, f"{path}{i}.", shape, root, together)

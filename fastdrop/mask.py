@@ -294,12 +294,11 @@ class Mask:
             f"fixed_count={self.fixed_count}, row_offset={self.row_offset})"
         )
 
-    def moved(self, row_offset: int, shared_rows: int | str | None = None) -> Mask:
-        """Return the same mask at another row offset and, unless None, with other shared rows, both valid; the two warn once."""
+    def varied(self, **attributes: Any) -> Mask:
+        """Return the same mask with other, valid, attributes; the two warn once between them."""
         mask = copy.copy(self)
-        mask.row_offset = row_offset
-        if shared_rows is not None:
-            mask.shared_rows = shared_rows
+        for name, value in attributes.items():
+            setattr(mask, name, value)
         return mask
 
     def _mask_shape(self, shape: Shape) -> Shape:

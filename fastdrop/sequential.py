@@ -13,7 +13,22 @@ from fastdrop._configurable import Config
 from fastdrop._types import Array, Shape
 from fastdrop.backends.select import default_backend
 from fastdrop.errors import StateError
-from fastdrop.layers import Activation, Dense, Dropout, Flatten, Residual
+from fastdrop.layers import (
+    Activation,
+    AlphaDropout,
+    Dense,
+    DropBlock2D,
+    DropConnect,
+    Dropout,
+    DropPath,
+    Flatten,
+    GaussianDropout,
+    GaussianNoise,
+    Residual,
+    SpatialDropout1D,
+    SpatialDropout2D,
+    SpatialDropout3D,
+)
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.chain import AbstractChain
 from fastdrop.layers.conversion import weight_factors
@@ -216,7 +231,23 @@ class Sequential(AbstractChain):
         return net
 
 
-LAYERS: Final = (Activation, Dense, Dropout, Flatten, Residual, Sequential)
+LAYERS: Final = (
+    Activation,
+    AlphaDropout,
+    Dense,
+    DropBlock2D,
+    DropConnect,
+    DropPath,
+    Dropout,
+    Flatten,
+    GaussianDropout,
+    GaussianNoise,
+    Residual,
+    Sequential,
+    SpatialDropout1D,
+    SpatialDropout2D,
+    SpatialDropout3D,
+)
 
 
 def _layer_from_config(config: Any) -> Any:

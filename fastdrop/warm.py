@@ -9,7 +9,7 @@ import numpy as np
 
 from fastdrop import _validate
 from fastdrop._types import ActivationKind, UpdateKind
-from fastdrop.backends.base import AbstractBackend, Update
+from fastdrop.backends.base import AbstractBackend, Normals, Update
 from fastdrop.backends.select import default_backend
 from fastdrop.mask import Mask
 from fastdrop.rng import Key
@@ -54,6 +54,11 @@ def _run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[A
     backend.scatter(half, kept, kept, weight, accumulate=True)
     backend.pack_weight(weight, kept, kept)
     backend.dropout_backward(backend.dropout_forward(x, bound), bound)
+    backend.affine_dropout_forward(x, bound, 0.0, 0.0)
+    seeds = Mask(0.3, Key(0, 0, 0)).bind(shape, as_matrix=True)
+    backend.drop_block_backward(backend.drop_block_forward(x.reshape(rows, 1, columns, 1), seeds, 1), seeds, 1)
+    noise = Normals(Key(0, 0, 0), 0, 1.0, multiplies=True)
+    backend.noise_backward(backend.noise_forward(x, noise), noise)
     backend.activation_backward(x, backend.activation_forward(x, ActivationKind.TANH), ActivationKind.TANH)
     backend.softmax_backward(x, backend.softmax_forward(x))
     for loss in (backend.softmax_cross_entropy, backend.sigmoid_cross_entropy, backend.categorical_cross_entropy):

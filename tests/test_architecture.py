@@ -29,7 +29,9 @@ ORDER = [  # low to high: a module imports only from what stands before it, or f
 ]  # fmt: skip
 
 MAX_LINES = 450
-OPERATIONS = ["activations", "dense", "dropout", "losses", "masks", "softmax", "units", "updates"]
+OPERATIONS = [
+    "activations", "dense", "drop_block", "dropout", "losses", "masks", "noise", "softmax", "units", "updates",
+]  # fmt: skip
 FILES = sorted(path for path in ROOT.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 

@@ -330,7 +330,7 @@ FILES = [
     Case(
         "model with hostile facts",
         F,
-        "`config.class` must be one of Activation, Dense,",
+        "`config.class` must be one of Activation, AlphaDropout,",
         lambda w: fd.load(rewritten(w, facts='{"config": {"class": "os.system"}}')),
     ),
     Case(

@@ -29,6 +29,7 @@ from fastdrop.benchmark.cases import (
     Dense,
     Dropout,
     Fit,
+    GaussianDropout,
     Inference,
     Loss,
     MonteCarlo,
@@ -56,6 +57,7 @@ SHAPE = 24, 40, 56
 CASES_OF_ALL_OPERATIONS: list[AbstractCase] = [
     *(Dropout(4099, rate, backward) for rate in (0.1, 0.5) for backward in (False, True)),
     ScaledCopy(1000),
+    *(GaussianDropout(20_000, rate, backward) for rate in (0.1, 0.5) for backward in (False, True)),
     *(Product(*SHAPE, order, dtype, kind) for kind in KINDS for order in ("C", "F") for dtype in ("float32", "float64")),
     *(Dense(*SHAPE, order, activation="gelu", backward=backward) for order in ("C", "F") for backward in (False, True)),
     *(Activation(name, 1000, backward) for name in ("relu", "tanh") for backward in (False, True)),
@@ -124,10 +126,14 @@ def larger(result: Any) -> Any:
         *(
             (case, larger)
             for case in CASES_OF_ALL_OPERATIONS
-            if not isinstance(case, Step | Words | Decisions) and own_does(case)
+            if not isinstance(case, Step | Words | Decisions | GaussianDropout) and own_does(case)
         ),
         (Dropout(4099, 0.5), lambda y: np.full_like(y, 0)),
         (Dropout(4099, 0.5), lambda y: np.where(np.arange(4099) < 900, 0, y)),
+        (GaussianDropout(20_000, 0.5), lambda y: y * np.float32(1.1)),
+        (GaussianDropout(20_000, 0.5), lambda y: y - y.mean() + (y - y.mean())[::-1]),
+        (GaussianDropout(20_000, 0.5), np.abs),
+        (GaussianDropout(20_000, 0.5), lambda y: y.astype(np.float64)),
         (Product(*SHAPE), lambda y: y.astype(np.float64)),
         (Dense(*SHAPE, activation="gelu"), lambda y: np.where(np.arange(56) < 30, 0, y)),
         (Dense(*SHAPE, backward=True), lambda all_: (all_[0] * 0, *all_[1:])),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from assertions import assert_not_vacuous, assert_same_bits, assert_varied
+from gradients import directional_error
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import random_array
@@ -27,31 +28,6 @@ from fastdrop.errors import (
 from fastdrop.layers import AbstractLayer, Parameter
 
 ONES = np.ones((6, 10), np.float32)
-
-
-def directional_error(layer: AbstractLayer, x: np.ndarray, parameter: Parameter | None = None) -> float:
-    """Relative difference of the gradient along a random direction and the slope of sum(y * dy), with a frozen step."""
-    rng = np.random.default_rng(0)
-    y, backward = layer.forward(x, True, step=3)
-    dy = rng.standard_normal(y.shape)
-    dx = backward(dy, input_gradient=True)
-    direction = rng.standard_normal(x.shape if parameter is None else parameter.shape)
-    gradient = dx if parameter is None else parameter.grad
-    assert_not_vacuous(gradient)
-
-    def loss(t: float) -> float:
-        if parameter is None:
-            return float((layer.forward(x + t * direction, True, step=3)[0] * dy).sum())
-        start = parameter.value.copy()
-        parameter.value = start + t * direction
-        value = float((layer.forward(x, True, step=3)[0] * dy).sum())
-        parameter.value = start
-        return value
-
-    h = 1e-6
-    slope = (loss(h) - loss(-h)) / (2 * h)
-    along = float((gradient * direction).sum())
-    return abs(slope - along) / max(abs(slope), abs(along), 1e-3)
 
 
 # Dropout alone

@@ -13,6 +13,7 @@ from subprocesses import run
 
 from fastdrop._config import load_numba
 from fastdrop.backends.formulas import activations
+from fastdrop.backends.formulas.normal import normal_pair
 
 numba = load_numba()
 from llvmlite import binding  # noqa: E402
@@ -169,3 +170,30 @@ def test_activations_are_vectorised(name: str, dtype: np.dtype) -> None:
     assert vectors, "no loop of vector multiply-adds"
     assert all(count(block, r"vdivp[sd]\s.*[yz]mm") for block in vectors)
     assert all(count(block, r"\bcall") == 0 for block in vectors)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_normals_are_vectorised(dtype: np.dtype) -> None:
+    """A loop over pairs of words takes roots and quotients of vectors, and calls nothing."""
+    pair = normal_pair
+
+    def loop(one, w0, w1, n):  # type: ignore[no-untyped-def]
+        for i in range(len(w0)):
+            n[2 * i], n[2 * i + 1] = pair(one, w0[i], w1[i])
+
+    words = np.ones(3, np.int32)
+    vectors = loops(compiled(loop, dtype.type(1), words, words, np.ones(6, dtype)), MULTIPLY_ADD, 6)
+    assert vectors, "no loop of vector multiply-adds"
+    for wanted in (r"vsqrtp[sd]\s.*[yz]mm", r"vdivp[sd]\s.*[yz]mm"):
+        assert all(count(block, wanted) for block in vectors)
+    assert all(count(block, r"\bcall") == 0 for block in vectors)
+
+
+def test_affine_selection_has_no_branch() -> None:
+    """64 elements are multiplied, moved and selected in one basic block."""
+    code = ASSEMBLY.format(
+        module="dropout", kernel="affine_dropout_kernel", call="ops.affine_dropout_forward(x, mask, 0.5, -0.5)"
+    )
+    vectors = 4 if FEATURES.get("avx512f") else 8
+    found = [block for block in blocks(run(code, FASTDROP_CACHE="0")) if count(block, r"vaddps.*[yz]mm") >= vectors]
+    assert any(count(block, r"\{%k\d\}|vblendv|vandps|vpand") >= vectors for block in found)

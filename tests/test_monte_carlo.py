@@ -13,7 +13,7 @@ from assertions import assert_same_bits, assert_varied
 from strategies import random_array
 
 import fastdrop as fd
-from fastdrop import monte_carlo
+from fastdrop import fused, monte_carlo
 from fastdrop._types import MONTE_CARLO_DOMAIN
 from fastdrop.backends.select import default_backend
 from fastdrop.errors import ArgumentTypeError, ArgumentValueError, StateError
@@ -297,6 +297,64 @@ def test_wide_rows_are_stacked_less(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert_same_prediction(net.predict_mc(x, 9), whole)
     assert max(widths) == 2
+
+
+FAMILY = {
+    "dropout": lambda: fd.Dropout(0.4),
+    "fixed count": lambda: fd.Dropout(0.5, fixed_count=True),
+    "batch": lambda: fd.Dropout(0.4, shared_rows="batch"),
+    "gaussian": lambda: fd.GaussianDropout(0.4),
+    "alpha": lambda: fd.AlphaDropout(0.4),
+    "path": lambda: fd.Residual([fd.Dense(6), fd.DropPath(0.5)]),
+    "connect": lambda: fd.DropConnect(6, 0.4, activation="relu"),
+}
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_every_kind_of_dropout_differs_from_pass_to_pass(name: str) -> None:
+    """Passes that are made together are those made one by one, whatever stands before and behind."""
+    layers = [fd.Dense(6, activation="tanh"), FAMILY[name](), fd.Dense(OUTPUTS)]
+    net = fd.Sequential(layers, input_shape=(FAN_IN,), seed=SEED)
+    net.output_kind = "values"
+    x = rows(40, "float32")
+    together = net.predict_mc(x, 6, row_offset=2, return_samples=True).samples
+    single = [net.predict_mc(x, 1, first_sample=i, row_offset=2, return_samples=True).samples[0] for i in range(6)]
+    assert_same_bits(together, np.stack(single))
+    assert np.abs(together - net.predict(x)).max() > 0.01
+    assert max(np.abs(a - b).max() for a, b in itertools.pairwise(single)) > 0.01
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 6), (4, 6, 6, 2)])
+def test_dropout_of_feature_maps(shape: tuple[int, ...]) -> None:
+    layers = [fd.SpatialDropout1D(0.5)] if len(shape) == 3 else [fd.SpatialDropout2D(0.5), fd.DropBlock2D(0.3, 2)]
+    net = fd.Sequential(layers, input_shape=shape[1:], seed=SEED)
+    net.output_kind = "values"
+    x = random_array(0, shape)
+    together = net.predict_mc(x, 4, return_samples=True).samples
+    single = [net.predict_mc(x, 1, first_sample=i, return_samples=True).samples[0] for i in range(4)]
+    assert_same_bits(together, np.stack(single))
+    assert (together[0] != together[1]).any()
+
+
+def test_noise_that_is_added_is_silent() -> None:
+    """It is no dropout: passes are those of the network without it."""
+    net = fd.Sequential([fd.GaussianNoise(1.0), fd.Dense(OUTPUTS)], input_shape=(FAN_IN,), seed=SEED)
+    net.output_kind = "values"
+    x = rows(4, "float32")
+    samples = net.predict_mc(x, 3, return_samples=True).samples
+    for sample in samples:
+        assert_same_bits(sample, net.predict(x))
+
+
+@pytest.mark.parametrize("row_offset", [0, 5])
+@pytest.mark.parametrize("shared_rows", ["batch", 16])
+def test_skipped_units_do_not_show(monkeypatch: pytest.MonkeyPatch, shared_rows: int | str, row_offset: int) -> None:
+    net, x = network(), rows(40)
+    monkeypatch.setattr(fused, "COPYING_ROWS", 0)
+    skipped = net.predict_mc(x, 5, row_offset=row_offset, shared_rows=shared_rows, return_samples=True)
+    monkeypatch.setattr(fused, "skips", lambda *masks: False)
+    whole = net.predict_mc(x, 5, row_offset=row_offset, shared_rows=shared_rows, return_samples=True)
+    np.testing.assert_allclose(skipped.samples, whole.samples, rtol=0, atol=1e-13)
 
 
 def test_calls_cut_by_first_sample_give_the_same_passes() -> None:

@@ -449,7 +449,7 @@ def test_a_network_built_by_a_call_is_described_as_built() -> None:
     [
         ({"class": "Dense"}, ArgumentValueError, "`config` must be a description of a Dense"),
         ({"class": "Dropout", "layers": ...}, ArgumentValueError, "`config` must be a description of a Dropout"),
-        ({"class": "os.system"}, ArgumentValueError, "`config.class` must be one of Activation, Dense"),
+        ({"class": "os.system"}, ArgumentValueError, "`config.class` must be one of Activation, AlphaDropout"),
         ({"layers": 3}, ArgumentTypeError, "`layers` must be a sequence of layers of fastdrop, got int"),
         ({"layers": [3]}, ArgumentTypeError, "`config` must be a dict, got int"),
         ({"layers": [{"class": "Dense", "units": "3"}]}, ArgumentTypeError, "`units` must be an integer, got str"),
@@ -571,6 +571,17 @@ def test_conversion_errors_name_the_layer(layers: Callable[[], list[AbstractLaye
     with pytest.raises(ArgumentValueError) as caught:
         net.to_upscale_in_train()
     assert text in str(caught.value)
+
+
+def test_conversion_through_noise_and_into_a_dropped_weight() -> None:
+    """In inference and in training, where GaussianDropout and DropBlock2D have the same bits but for the factor."""
+    layers = [paper(0.5), fd.GaussianDropout(0.3), fd.Flatten(), fd.DropConnect(3, 0.2)]
+    blocks = [fd.Activation("relu"), paper(0.3), fd.DropBlock2D(0.3, 2), fd.Flatten(), fd.Dense(3)]
+    for chain, shape in ((layers, (4,)), (blocks, (4, 4, 2))):
+        net = fd.Sequential(chain, shape, seed=0)
+        new, x = net.to_upscale_in_train(), random_array(1, (6, *shape))
+        assert_near(new(x), net(x), 1e-6)
+        assert_near(new.forward(x, True, 3)[0], net.forward(x, True, 3)[0], 1e-5)
 
 
 def test_conversion_needs_no_layers_where_nothing_is_scaled() -> None:

@@ -66,6 +66,7 @@ CHECKS: list[Case] = [
     (lambda: _validate.integer("n", -1, 0), V, "`n` must be at least 0, got -1"),
     (lambda: _validate.integer("n", 9, 0, 8), V, "`n` must be in [0, 8], got 9"),
     (lambda: _validate.optional_seed("seed", 2**64), V, "`seed` must be in [0, 18446744073709551615], got 18446744073709551616"),
+    (lambda: _validate.optional_stream("stream", 2**32), V, "`stream` must be in [0, 4294967295], got 4294967296"),
     # real
     (lambda: _validate.real("a", "1"), T, "`a` must be a number, got str"),
     (lambda: _validate.real("a", True), T, "`a` must be a number, got bool"),
@@ -181,6 +182,16 @@ CHECKS: list[Case] = [
         lambda: _validate.row_shape("d", (4,), (2, 5), last_axes=True),
         V,
         "`x` must be of shape (rows, ..., 4) for layer 'd', got (rows, 2, 5)",
+    ),
+    (
+        lambda: _validate.row_axes("d", "steps, channels", (5,)),
+        V,
+        "`x` must be of shape (rows, steps, channels) for layer 'd', got (rows, 5)",
+    ),
+    (
+        lambda: _validate.row_axes("d", "steps, channels", ()),
+        V,
+        "`x` must be of shape (rows, steps, channels) for layer 'd', got (rows,)",
     ),
     (lambda: _validate.instances("layers", "ab", int, "layers"), T, "`layers` must be a sequence of layers, got str"),
     (lambda: _validate.instances("layers", [], int, "layers"), V, "`layers` must be a sequence of layers, got none"),

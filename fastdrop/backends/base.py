@@ -24,12 +24,16 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._types import ActivationKind, Array, Indices, UpdateKind
+from fastdrop._types import ActivationKind, Array, Domain, Indices, UpdateKind
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
 
 LEAKY_RELU_SLOPE = 0.2
 """Slope of leaky_relu for negative inputs (Keras's default for the function)."""
+
+SELU_ALPHA = 1.6732632423543772
+SELU_SCALE = 1.0507009873554805
+"""Fixed point (mean 0, variance 1) of Klambauer et al. 2017, equation 14."""
 
 GRADIENT_FROM_OUTPUT = frozenset(
     {ActivationKind.LINEAR, ActivationKind.RELU, ActivationKind.LEAKY_RELU, ActivationKind.HEAVISIDE}
@@ -66,6 +70,28 @@ class Update(NamedTuple):
     first: Array
     second: Array
     rates: Array
+
+
+class Normals(NamedTuple):
+    """Standard normals n as noise, one for each element of an array: element i in C order takes number ``first + i`` of a domain.
+
+    Attributes
+    ----------
+    key : Key
+    first : int
+        All numbers are below 2**58.
+    stddev : float
+        Binary64; rounded to the compute dtype by the operation.
+    multiplies : bool
+        ``y = x * (1 + stddev * n)``, else ``y = x + stddev * n``.
+    domain : int
+    """
+
+    key: Key
+    first: int
+    stddev: float
+    multiplies: bool
+    domain: int = Domain.NOISE
 
 
 class PackedWeight(NamedTuple):
@@ -152,6 +178,40 @@ class AbstractBackend(ABC):
     @abstractmethod
     def dropout_backward(self, dy: Array, mask: BoundMask, out: Array | None = None) -> Array:
         """Return ``dx = keep ? dy * scale : +0.0``."""
+
+    @abstractmethod
+    def affine_dropout_forward(self, x: Array, mask: BoundMask, shift: float, fill: float, out: Array | None = None) -> Array:
+        """Return ``y = keep ? x * scale + shift : fill``; shift and fill are rounded to the dtype of x.
+
+        Its backward pass is `dropout_backward`.
+        """
+
+    @abstractmethod
+    def drop_block_forward(self, x: Array, seeds: BoundMask, block_size: int, out: Array | None = None) -> Array:
+        """Return x (rows, height, width, channels) without square blocks, each row scaled by ``elements / kept elements``.
+
+        `seeds` views (rows, valid_height * valid_width * channels), where ``valid = extent - block_size + 1`` is at least 1. A
+        seed that it drops drops the block of `block_size` by `block_size` elements of its channel, whose first corner it is. A
+        row that is dropped as a whole is +0.0.
+        """
+
+    @abstractmethod
+    def drop_block_backward(self, dy: Array, seeds: BoundMask, block_size: int, out: Array | None = None) -> Array:
+        """Return what `drop_block_forward` makes of dy."""
+
+    # Noise
+
+    @abstractmethod
+    def noise_forward(self, x: Array, normals: Normals, out: Array | None = None) -> Array:
+        """Return ``x * (1 + stddev * n)`` or ``x + stddev * n``, see `Normals`; any shape.
+
+        Normals agree between backends to 4 units in the last place of ``r = sqrt(-2 ln u0)``, in float32; what is made of them,
+        to rounding.
+        """
+
+    @abstractmethod
+    def noise_backward(self, dy: Array, normals: Normals, out: Array | None = None) -> Array:
+        """Return ``dx = dy * (1 + stddev * n)``, or a copy of dy where the noise is added."""
 
     # Dense: y = drop_out(act(drop_in(x) @ weight + bias))
 

@@ -44,15 +44,19 @@ class AbstractLayer(ABC):
         Shown by `summary`; the class's name by default.
     seed : int in [0, 2**64), optional
         Of all masks and starting values below; from the operating system, and recorded, by default.
+    stream : int in [0, 2**32), optional
+        Pins the stream of the layer's own mask or noise.
     """
 
     random: ClassVar[bool] = False
-    """Whether the layer has a mask, which takes a stream."""
+    """Whether the layer has a mask, or noise, which takes a stream."""
 
-    def __init__(self, *, input_shape: Any = None, name: str | None = None, seed: int | None = None) -> None:
+    def __init__(
+        self, *, input_shape: Any = None, name: str | None = None, seed: int | None = None, stream: int | None = None
+    ) -> None:
         self.name: str = type(self).__name__.lower() if name is None else _validate.instance("name", name, str, "a string")
         self.dtype: np.dtype[Any] | None = None
-        self.stream: int | None = None
+        self.stream = _validate.optional_stream("stream", stream)
         self.step_count = 0
         self._declared_shape = None if input_shape is None else _validate.shape("input_shape", input_shape)
         self._seen_shape: Shape | None = None
@@ -129,6 +133,11 @@ class AbstractLayer(ABC):
             self._fit(x.shape[1:])
         dtype = self._named[0][1].dtype if self._named else self.dtype or x.dtype
         return contiguous(x, dtype)
+
+    @property
+    def strength(self) -> str:
+        """How much is dropped, or how strong the noise is, for `summary`; of a layer that is `random`."""
+        return ""
 
     # The work itself, for subclasses
 

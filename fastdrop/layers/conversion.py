@@ -17,8 +17,10 @@ from fastdrop.layers.activation import Activation
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.chain import opened
 from fastdrop.layers.dense import Dense
+from fastdrop.layers.drop_block import DropBlock2D
 from fastdrop.layers.dropout import DOWNSCALE, Dropout
 from fastdrop.layers.flatten import Flatten
+from fastdrop.layers.noise import GaussianDropout
 from fastdrop.layers.residual import Residual
 
 HOMOGENEOUS: Final = frozenset({"linear", "relu", "leaky_relu"})
@@ -57,4 +59,6 @@ def weight_factors(layers: Iterable[AbstractLayer], input_shape: Shape, paths: M
 
 
 def _is_homogeneous(layer: AbstractLayer) -> bool:
-    return isinstance(layer, Flatten) or (isinstance(layer, Activation) and layer.activation in HOMOGENEOUS)
+    if isinstance(layer, Activation):
+        return layer.activation in HOMOGENEOUS
+    return isinstance(layer, Flatten | GaussianDropout | DropBlock2D)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
+
+import numpy as np
 
 from fastdrop import _configurable, _validate, activations, constraints, fused, init, regularizers
 from fastdrop._configurable import Config
@@ -60,6 +62,9 @@ class Dense(AbstractLayer):
     >>> fd.Dense(2, activation="relu", weight_initializer="ones")(np.ones((1, 3), "float32"))
     array([[3., 3.]], dtype=float32)
     """
+
+    weight_dropout: Dropout | None = None
+    """What drops out the weight, in a layer that does."""
 
     def __init__(
         self,
@@ -161,13 +166,20 @@ class FusedDense:
     @property
     def takes_kept(self) -> bool:
         """Whether x may be `Kept`; dx is then, too."""
-        return self.input_dropout is None
+        return self.input_dropout is None and self.dense.weight_dropout is None
 
     def apply(self, x: Any, pass_: Pass) -> tuple[Any, InnerBackward]:
         """Return (y, backward); x of more than two axes goes through as a matrix of all its rows."""
         weight, bias = self.dense.weight, self.dense.bias
         assert weight is not None
-        backend, w = default_backend(), weight.value
+        weight_dropout = self.dense.weight_dropout
+        if weight_dropout is not None and pass_.monte_carlo is not None and pass_.monte_carlo.passes > 1:
+            whole = replace(self, gives_kept=False)
+            return np.concatenate([whole.apply(rows, one)[0] for rows, one in pass_.each(x)]), _no_backward
+        backend, w, weight_mask = default_backend(), weight.value, None
+        if weight_dropout is not None:
+            weight_mask = weight_dropout.bind(w.shape, pass_.without_rows(), as_matrix=False)
+            w = w if weight_mask is None else backend.dropout_forward(w, weight_mask)
         x_shape, y_shape = x.shape, (*x.shape[:-1], self.dense.units)
         input_mask, output_mask = _bind(self.input_dropout, x_shape, pass_), _bind(self.output_dropout, y_shape, pass_)
         if len(x_shape) != 2:
@@ -180,10 +192,13 @@ class FusedDense:
             y = fused.expand(backend, y)
 
         def backward(dy: Any, want_dx: bool, updates: Updates) -> Any:
-            dweight, dbias = _target(weight, updates), None if bias is None else _target(bias, updates)
+            dweight = _target(weight, updates) if weight_mask is None else _dropped_gradient(weight)
+            dbias = None if bias is None else _target(bias, updates)
             dy = dy if len(y_shape) == 2 else dy.reshape(matrix_shape)
             dy = dy if units is None else fused.compact(backend, dy, units)
             dx = inner(dy, want_dx, dweight, dbias, True)
+            if weight_mask is not None and isinstance(dweight, np.ndarray):
+                weight.grad += backend.dropout_backward(dweight, weight_mask, dweight)
             return dx if dx is None or len(x_shape) == 2 else dx.reshape(x_shape)
 
         return y if len(y_shape) == 2 else y.reshape(y_shape), backward
@@ -243,6 +258,11 @@ def _target(parameter: Parameter, updates: Updates) -> Array | Update | None:
         return None
     update = updates.pop(parameter, None)
     return parameter.grad if update is None else update
+
+
+def _dropped_gradient(weight: Parameter) -> Array | None:
+    """Return an array for the gradient of what stands in place of a weight; None while it is frozen."""
+    return np.zeros(weight.shape, weight.dtype) if weight.trainable else None
 
 
 def dense_steps(

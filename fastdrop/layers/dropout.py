@@ -16,7 +16,7 @@ from fastdrop.backends.select import default_backend
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.passes import InnerBackward, Pass
 from fastdrop.mask import BoundMask, Mask
-from fastdrop.rng import MASK32, Key
+from fastdrop.rng import Key
 
 UPSCALE: Final = "upscale_in_train"
 DOWNSCALE: Final = "downscale_in_infer"
@@ -26,7 +26,77 @@ NO_KEY: Final = Key(0, 0, 0)
 KEEP_ALL: Final = Mask(0.0, NO_KEY)
 
 
-class Dropout(AbstractLayer):
+class AbstractMasked(AbstractLayer):
+    """A layer with a mask; its arguments are those of `Dropout`."""
+
+    random: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        rate: float,
+        *,
+        noise_shape: Sequence[int | None] | None = None,
+        shared_rows: int | str = 1,
+        fixed_count: bool = False,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(**arguments)
+        self._mask = Mask(rate, NO_KEY, noise_shape=noise_shape, shared_rows=shared_rows, fixed_count=fixed_count)
+        self._last_bound: tuple[tuple[object, ...], BoundMask] | None = None
+
+    @property
+    def rate(self) -> float:
+        """Probability that an element is dropped."""
+        return self._mask.rate
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        old = self._mask
+        self._mask = Mask(rate, NO_KEY, noise_shape=old.noise_shape, shared_rows=old.shared_rows, fixed_count=old.fixed_count)
+
+    @property
+    def strength(self) -> str:
+        """The rate, for `summary`."""
+        return f"rate {self.rate:g}"
+
+    def keep_prob(self, shape: Shape) -> float:
+        """Return the probability that an element of an x of that shape is kept, whatever its number of rows."""
+        mask = self._mask_of(shape)
+        rows = (mask.noise_shape or (None,))[0] or shape[0]
+        return mask.keep_prob((rows, *shape[1:]))
+
+    def bound(self, shape: Shape, pass_: Pass, *, as_matrix: bool = False) -> BoundMask | None:
+        """Return the mask of a training pass for an x of that shape; None where nothing is dropped.
+
+        Binding is remembered, as only the key changes often.
+        """
+        asked = self._mask, shape, pass_.row_offset, pass_.monte_carlo, as_matrix
+        remembered = self._last_bound
+        if remembered is None or remembered[0] != asked:
+            remembered = self._last_bound = asked, self._bind(shape, pass_, as_matrix)
+        return None if remembered[1].kind == MaskKind.KEEP_ALL else remembered[1].at(pass_.key(self))
+
+    def _mask_of(self, shape: Shape) -> Mask:  # noqa: ARG002
+        """Return the mask for an x of that shape, at row offset 0."""
+        return self._mask
+
+    def _bind(self, shape: Shape, pass_: Pass, as_matrix: bool) -> BoundMask:
+        """Return what `bound` does, without its key."""
+        return pass_.bind(self._mask_of(shape), shape, as_matrix=as_matrix)
+
+    def _arguments(self) -> Config:
+        mask = self._mask
+        noise_shape = None if mask.noise_shape is None else list(mask.noise_shape)
+        own = {
+            "noise_shape": noise_shape,
+            "seed": self.own_seed,
+            "shared_rows": mask.shared_rows,
+            "fixed_count": mask.fixed_count,
+        }
+        return super()._arguments() | own
+
+
+class Dropout(AbstractMasked):
     """Drop elements of x in training: ``y = keep ? x * scale : +0.0``; ``y = x`` in inference.
 
     Parameters
@@ -67,8 +137,6 @@ class Dropout(AbstractLayer):
     array([[2., 2., 0., 0.]], dtype=float32)
     """
 
-    random: ClassVar[bool] = True
-
     def __init__(
         self,
         rate: float,
@@ -81,29 +149,31 @@ class Dropout(AbstractLayer):
         mode: str = UPSCALE,
         input_shape: Any = None,
     ) -> None:
-        super().__init__(input_shape=input_shape, seed=seed)
-        self._mask = Mask(rate, NO_KEY, noise_shape=noise_shape, shared_rows=shared_rows, fixed_count=fixed_count)
-        self._last_bound: tuple[tuple[object, ...], BoundMask] | None = None
-        self.stream = None if stream is None else _validate.integer("stream", stream, 0, MASK32)
-        self.mode = _validate.choice("mode", mode, MODES)
+        super().__init__(
+            rate,
+            noise_shape=noise_shape,
+            shared_rows=shared_rows,
+            fixed_count=fixed_count,
+            seed=seed,
+            stream=stream,
+            input_shape=input_shape,
+        )
+        self.mode = mode
 
     @property
-    def rate(self) -> float:
-        """Probability that an element is dropped."""
-        return self._mask.rate
+    def mode(self) -> str:
+        """Where the factor goes: "upscale_in_train" or "downscale_in_infer"."""
+        return self._mode
 
-    @rate.setter
-    def rate(self, rate: float) -> None:
-        old = self._mask
-        self._mask = Mask(rate, NO_KEY, noise_shape=old.noise_shape, shared_rows=old.shared_rows, fixed_count=old.fixed_count)
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        self._mode = _validate.choice("mode", mode, MODES)
+        self._last_bound = None
 
     def bind(self, shape: Shape, pass_: Pass, *, as_matrix: bool) -> BoundMask | None:
         """Return what this layer does in a pass to an x of that shape, as a mask; None for nothing at all."""
         if pass_.training:
-            bound = self._bind(shape, pass_, as_matrix)
-            if bound.kind == MaskKind.KEEP_ALL:
-                return None
-            return bound.at(pass_.key(self))
+            return self.bound(shape, pass_, as_matrix=as_matrix)
         keep_prob = 1.0 if self.mode == UPSCALE else self.keep_prob(shape)
         if keep_prob == 1.0:
             return None
@@ -111,19 +181,8 @@ class Dropout(AbstractLayer):
         return replace(KEEP_ALL.bind(shape, as_matrix=as_matrix), kind=kind, scale=keep_prob)
 
     def _bind(self, shape: Shape, pass_: Pass, as_matrix: bool) -> BoundMask:
-        """Return the mask for an x of that shape, without its key; binding is remembered, as it seldom changes."""
-        asked = (self._mask, self.mode, shape, pass_.row_offset, pass_.monte_carlo, as_matrix)
-        remembered = self._last_bound
-        if remembered is None or remembered[0] != asked:
-            bound = pass_.bind(self._mask, shape, as_matrix=as_matrix)
-            remembered = asked, bound if self.mode == UPSCALE else replace(bound, scale=1.0)
-            self._last_bound = remembered
-        return remembered[1]
-
-    def keep_prob(self, shape: Shape) -> float:
-        """Return the probability that an element of an x of that shape is kept, whatever its number of rows."""
-        rows = (self._mask.noise_shape or (None,))[0] or shape[0]
-        return self._mask.keep_prob((rows, *shape[1:]))
+        bound = super()._bind(shape, pass_, as_matrix)
+        return bound if self.mode == UPSCALE else replace(bound, scale=1.0)
 
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
         """Return (y, backward); x itself where nothing is dropped."""
@@ -132,14 +191,3 @@ class Dropout(AbstractLayer):
             return x, lambda dy, _want_dx, _updates: dy
         mask, backend = bound, default_backend()
         return backend.dropout_forward(x, mask), lambda dy, _want_dx, _updates: backend.dropout_backward(dy, mask)
-
-    def _arguments(self) -> Config:
-        mask = self._mask
-        noise_shape = None if mask.noise_shape is None else list(mask.noise_shape)
-        own = {
-            "noise_shape": noise_shape,
-            "seed": self.own_seed,
-            "shared_rows": mask.shared_rows,
-            "fixed_count": mask.fixed_count,
-        }
-        return super()._arguments() | own

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from fastdrop._types import MONTE_CARLO_DOMAIN, Array, Shape
@@ -62,12 +62,27 @@ class Pass(NamedTuple):
 
     def bind(self, mask: Mask, shape: Shape, *, as_matrix: bool) -> BoundMask:
         """Return a layer's mask bound to an x of that shape; its key is still that of `mask`."""
+        moved = mask.varied(row_offset=self.row_offset)
         if self.monte_carlo is None:
-            return mask.moved(self.row_offset).bind(shape, as_matrix=as_matrix)
+            return moved.bind(shape, as_matrix=as_matrix)
         passes, _, shared_rows = self.monte_carlo
-        one = (shape[0] // passes, *shape[1:])
-        moved = mask.moved(self.row_offset, shared_rows)
-        return moved.bind(one, as_matrix=as_matrix, domain_base=MONTE_CARLO_DOMAIN, passes=passes)
+        if shared_rows is not None:
+            moved = moved.varied(shared_rows=shared_rows)
+        return moved.bind((shape[0] // passes, *shape[1:]), as_matrix=as_matrix, domain_base=MONTE_CARLO_DOMAIN, passes=passes)
+
+    def without_rows(self) -> Pass:
+        """Return the same pass for a mask that has nothing to do with the rows of a batch."""
+        passes = None if self.monte_carlo is None else self.monte_carlo._replace(shared_rows=None)
+        return self._replace(row_offset=0, monte_carlo=passes)
+
+    def each(self, x: Array) -> Iterator[tuple[Array, Pass]]:
+        """Yield (rows of x, pass) for each of the passes."""
+        if self.monte_carlo is None:
+            yield x, self
+            return
+        one, passes = self.monte_carlo._replace(passes=1), self.monte_carlo.passes
+        for i, rows in enumerate(x.reshape(passes, len(x) // passes, *x.shape[1:])):
+            yield rows, self._replace(step=self.step + i, monte_carlo=one)
 
 
 def seed_of(lineage: Sequence[AbstractLayer], root_seed: int | None = None) -> int:

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from fastdrop import _validate
 from fastdrop._types import Array, Shape
 from fastdrop.layers.base import AbstractLayer
-from fastdrop.layers.chain import AbstractChain
+from fastdrop.layers.chain import AbstractChain, opened
+from fastdrop.layers.drop_path import DropPath
 from fastdrop.layers.passes import InnerBackward, Pass, Step, Updates, run_chain
 
 
@@ -18,6 +19,8 @@ class ResidualStep:
     """``y = x + f(x)``, f the steps one after the other."""
 
     steps: tuple[Step, ...]
+    gate: DropPath | None = None
+    """The last layer of f, if it is one that may drop all of f."""
 
     @property
     def trainable(self) -> bool:
@@ -25,7 +28,9 @@ class ResidualStep:
         return any(step.trainable for step in self.steps)
 
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
-        """Return (y, backward); ``dx = dy + df(dy)``."""
+        """Return (y, backward); ``dx = dy + df(dy)``. Where all of f is dropped, it is not computed."""
+        if self.gate is not None and self.gate.drops_all(len(x), pass_):
+            return x + x.dtype.type(0), lambda dy, _want_dx, _updates: dy
         fx, inner = run_chain(self.steps, x, pass_)
 
         def backward(dy: Array, want_dx: bool, updates: Updates) -> Array | None:
@@ -65,7 +70,13 @@ class Residual(AbstractChain):
 
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
         """Return (y, backward), layer by layer."""
-        return ResidualStep(self.layers).apply(x, pass_)
+        return ResidualStep(self.layers, self.gate).apply(x, pass_)
+
+    @property
+    def gate(self) -> DropPath | None:
+        """The last layer inside, nested networks opened, if it is a DropPath."""
+        last = list(opened(self.layers))[-1]
+        return last if isinstance(last, DropPath) else None
 
     def _output_shape(self, input_shape: Shape) -> Shape:
         shape = super()._output_shape(input_shape)

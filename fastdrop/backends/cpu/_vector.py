@@ -91,7 +91,7 @@ def store(builder: Any, value: Any, pointer: Any, align: int, mask: Any = None) 
     return _masked(builder, "store", ir.VoidType(), value.type, value, target, I32(align), mask)
 
 
-# scale_kept(x, y, at, word, scale): 64 elements; stream_kept: the same past the caches
+# scale_kept(x, y, at, word, scale): 64 elements; stream_kept: the same past the caches; affine_kept: with shift and fill
 
 
 def _scale_kept_body(x: Any, y: Any, at: int, word: Any, scale: Any) -> None:
@@ -99,26 +99,34 @@ def _scale_kept_body(x: Any, y: Any, at: int, word: Any, scale: Any) -> None:
         y[at + i] = x[at + i] * scale if (int(word) >> i) & 1 else 0.0
 
 
-def _scale_kept(x: Any, y: Any, *, stream: bool) -> Any:
-    """Return signature and code of `scale_kept` or `stream_kept`."""
+def _affine_kept_body(x: Any, y: Any, at: int, word: Any, scale: Any, shift: Any, fill: Any) -> None:
+    for i in range(WORD_BITS):
+        y[at + i] = x[at + i] * scale + shift if (int(word) >> i) & 1 else fill
+
+
+def _scale_kept(x: Any, y: Any, *, stream: bool, affine: bool = False) -> Any:
+    """Return signature and code of `scale_kept`, `stream_kept` or `affine_kept`."""
     vector, lanes = vector_type(x)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        x, y, at, word, scale = args
+        x, y, at, word, scale, *moved = args
         source = element(context, builder, signature.args[0], x, at)
         target = element(context, builder, signature.args[1], y, at)
-        factor, zero = splat(builder, vector, scale), ir.Constant(vector, [0.0] * lanes)
+        factor, dropped = splat(builder, vector, scale), ir.Constant(vector, [0.0] * lanes)
+        if affine:
+            shift, dropped = (splat(builder, vector, value) for value in moved)
         bits, align = ir.IntType(lanes), signature.args[0].dtype.bitwidth // 8
         for first in range(0, WORD_BITS, lanes):
             keep = builder.bitcast(builder.trunc(builder.lshr(word, I64(first)), bits), ir.VectorType(I1, lanes))
             values = load(builder, builder.gep(source, [I64(first)]), vector, align)
-            kept = builder.select(keep, builder.fmul(values, factor), zero)
+            scaled = builder.fmul(values, factor)
+            kept = builder.select(keep, builder.fadd(scaled, shift) if affine else scaled, dropped)
             stored = store(builder, kept, builder.gep(target, [I64(first)]), align * lanes if stream else align)
             if stream:
                 stored.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
         return context.get_dummy_value()
 
-    return types.void(x, y, types.intp, types.uint64, x.dtype), code
+    return types.void(x, y, types.intp, types.uint64, *[x.dtype] * (3 if affine else 1)), code
 
 
 @with_body(_scale_kept_body)
@@ -131,6 +139,12 @@ def scale_kept(_typing: Any, x: Any, y: Any, at: Any, word: Any, scale: Any) -> 
 def stream_kept(_typing: Any, x: Any, y: Any, at: Any, word: Any, scale: Any) -> Any:
     """`scale_kept` with stores past the caches; the address of ``y[at]`` is a multiple of STREAM_ALIGNMENT. See `fence`."""
     return _scale_kept(x, y, stream=True)
+
+
+@with_body(_affine_kept_body)
+def affine_kept(_typing: Any, x: Any, y: Any, at: Any, word: Any, scale: Any, shift: Any, fill: Any) -> Any:
+    """``y[at + i] = x[at + i] * scale + shift`` where bit i of word is set, else fill; i = 0..63; x and y may be one array."""
+    return _scale_kept(x, y, stream=False, affine=True)
 
 
 def _fence_body() -> None:

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-import functools
 from itertools import pairwise
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._types import FLOAT_DTYPES, ActivationKind, Array, Indices, MaskKind
-from fastdrop.backends.base import AbstractBackend, PackedWeight, Units, Update, contiguous, needs_z
-from fastdrop.backends.cpu import activations, dense, dropout, epilogue, losses, masks, softmax, units, updates
+from fastdrop._types import ActivationKind, Array, Indices, MaskKind
+from fastdrop.backends.base import AbstractBackend, Normals, PackedWeight, Units, Update, needs_z
+from fastdrop.backends.cpu import (
+    activations,
+    dense,
+    drop_block,
+    dropout,
+    epilogue,
+    losses,
+    masks,
+    noise,
+    softmax,
+    units,
+    updates,
+)
+from fastdrop.backends.cpu._arguments import (
+    NO_BIAS,
+    NO_DROP,
+    NO_LABELS,
+    NO_TARGETS,
+    indices_of,
+    kernel_update,
+    readable,
+    unfinished,
+)
 from fastdrop.backends.cpu._jit import Kernel, max_scratch_threads
 from fastdrop.backends.cpu._scratch import Scratch, aligned_empty
 from fastdrop.backends.cpu._vector import WORD_BITS
@@ -24,62 +45,6 @@ UPDATE_NANOSECONDS = (0.3, 0.3, 0.3, 0.6)
 """Estimated cost of an element by `UpdateKind`."""
 BACKWARD_FACTOR = 1.5
 """How much more the derivative of an activation costs than its value."""
-
-
-def readable(array: Array) -> Array:
-    """Return the array as kernels take inputs: C-contiguous, aligned, and of the type of a writable one; seldom copied.
-
-    So every kernel is compiled once. None writes into its inputs.
-    """
-    if array.flags.carray:
-        return array
-    array = contiguous(array)
-    return array if array.flags.carray else np.asarray(_Alias(array))
-
-
-class _Alias:
-    """Memory of a read-only array, as that of a writable one."""
-
-    def __init__(self, array: Array) -> None:
-        self._array = array
-        interface = array.__array_interface__
-        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
-
-
-@functools.lru_cache(maxsize=64)
-def _every(count: int) -> Indices:
-    return np.arange(count)
-
-
-def _indices(indices: Indices | None, count: int) -> Indices:
-    """Return the numbers of rows or columns; None means all."""
-    return _every(count) if indices is None else indices
-
-
-NO_DROP: Final = masks.KEEP_ALL_PLAN
-NO_BIAS: Final = {dtype: np.zeros(0, dtype) for dtype in FLOAT_DTYPES}
-NO_TARGETS: Final = {dtype: np.zeros((0, 0), dtype) for dtype in FLOAT_DTYPES}
-NO_LABELS: Final = np.zeros(0, dtype=np.int64)
-"""What kernels are given where there is none."""
-
-
-def _no_update(dtype: np.dtype[Any], ndim: int) -> updates.KernelUpdate:
-    nothing = np.zeros((0,) * ndim, dtype)
-    return updates.NO_UPDATE, nothing, nothing, nothing, nothing.reshape(-1)
-
-
-NO_UPDATE: Final = {(dtype, ndim): _no_update(dtype, ndim) for dtype in FLOAT_DTYPES for ndim in (1, 2)}
-"""By dtype and axes of the parameter."""
-
-
-def kernel_update(update: Update | None, like: Array) -> updates.KernelUpdate:
-    """Return an update as kernels take it; `like` has the parameter's axes and dtype."""
-    return NO_UPDATE[like.dtype, like.ndim] if update is None else (int(update.kind), *update[1:])
-
-
-def unfinished(c: Array) -> epilogue.Finish:
-    """Return that nothing but dropout is done with a product."""
-    return c, False, NO_BIAS[c.dtype], int(ActivationKind.LINEAR)
 
 
 class CpuBackend(AbstractBackend):
@@ -140,7 +105,7 @@ class CpuBackend(AbstractBackend):
         return Units(bounds, tuple(kept))
 
     def gather(self, x: Array, rows: Indices | None, columns: Indices | None, scale: float = 1.0) -> Array:
-        rows, columns = _indices(rows, x.shape[0]), _indices(columns, x.shape[1])
+        rows, columns = indices_of(rows, x.shape[0]), indices_of(columns, x.shape[1])
         out = np.empty((len(rows), len(columns)), x.dtype)
         units.gather_kernel(out.size * units.NANOSECONDS, readable(x), rows, columns, float(scale), out)
         return out
@@ -148,7 +113,7 @@ class CpuBackend(AbstractBackend):
     def scatter(
         self, values: Array, rows: Indices | None, columns: Indices | None, out: Array, accumulate: bool, scale: float = 1.0
     ) -> None:
-        rows, columns = _indices(rows, out.shape[0]), _indices(columns, out.shape[1])
+        rows, columns = indices_of(rows, out.shape[0]), indices_of(columns, out.shape[1])
         work = values.size * units.NANOSECONDS
         units.scatter_kernel(work, readable(values), rows, columns, float(scale), accumulate, out)
 
@@ -164,6 +129,58 @@ class CpuBackend(AbstractBackend):
 
     def dropout_backward(self, dy: Array, mask: BoundMask, out: Array | None = None) -> Array:
         return self.dropout_forward(dy, mask, out)
+
+    def affine_dropout_forward(self, x: Array, mask: BoundMask, shift: float, fill: float, out: Array | None = None) -> Array:
+        y = np.empty(x.shape, x.dtype) if out is None else out
+        shape, work = (mask.rows, mask.columns), x.size * dropout.NANOSECONDS
+        rows = readable(x).reshape(shape), y.reshape(shape)
+        dropout.affine_dropout_kernel(work, *rows, self._plan(mask), float(shift), float(fill), self._decision_scratch())
+        return y
+
+    def drop_block_forward(self, x: Array, seeds: BoundMask, block_size: int, out: Array | None = None) -> Array:
+        y = np.empty(x.shape, x.dtype) if out is None else out
+        rows, height, width, channels = x.shape
+        shape = rows, height * width * channels
+        keep = self._scratch.take("blocks", (self._threads, shape[1]), np.dtype(np.uint8))
+        drop_block.drop_block_kernel(
+            x.size * drop_block.NANOSECONDS,
+            readable(x).reshape(shape),
+            y.reshape(shape),
+            width,
+            channels,
+            self._plan(seeds),
+            seeds.columns,
+            block_size,
+            keep,
+            self._decision_scratch(),
+        )
+        return y
+
+    def drop_block_backward(self, dy: Array, seeds: BoundMask, block_size: int, out: Array | None = None) -> Array:
+        return self.drop_block_forward(dy, seeds, block_size, out)
+
+    # Noise
+
+    def noise_forward(self, x: Array, normals: Normals, out: Array | None = None) -> Array:
+        y = np.empty(x.shape, x.dtype) if out is None else out
+        noise.noise_kernel(
+            x.size * noise.NANOSECONDS,
+            readable(x).reshape(-1),
+            y.reshape(-1),
+            masks.key_plan(normals.key),
+            np.uint64(normals.domain),
+            np.uint64(normals.first),
+            float(normals.stddev),
+            normals.multiplies,
+            self._decision_scratch(),
+            self._scratch.take("noise", (self._threads, noise.NORMALS), x.dtype),
+        )
+        return y
+
+    def noise_backward(self, dy: Array, normals: Normals, out: Array | None = None) -> Array:
+        if normals.multiplies:
+            return self.noise_forward(dy, normals, out)
+        return self.activation_forward(dy, ActivationKind.LINEAR, out)
 
     # Dense
 
@@ -195,7 +212,7 @@ class CpuBackend(AbstractBackend):
         dense.product_kernel(work, readable(a), readable(b), c, form, a_drop, finish, c_drop, changes, scratch)
 
     def pack_weight(self, weight: Array, rows: Indices | None = None, columns: Indices | None = None) -> PackedWeight:
-        chosen = _indices(rows, weight.shape[0]), _indices(columns, weight.shape[1])
+        chosen = indices_of(rows, weight.shape[0]), indices_of(columns, weight.shape[1])
         depth, width = map(len, chosen)
         data = aligned_empty(dense.packed_shape(depth, width, weight.dtype), weight.dtype)
         if rows is None and columns is None:
@@ -379,7 +396,7 @@ class CpuBackend(AbstractBackend):
         matrices = int(kind), matrix, np.atleast_2d(first), np.atleast_2d(second), rates
         height, width = matrix.shape
         lines = np.empty((self._threads, 2 * width), value.dtype)
-        chosen = _indices(rows, height), _indices(columns, width)
+        chosen = indices_of(rows, height), indices_of(columns, width)
         units.update_units_kernel(work, matrices, np.atleast_2d(readable(grad)), *chosen, lines)
 
     def sum_of_squares(self, x: Array) -> float:

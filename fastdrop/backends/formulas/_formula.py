@@ -40,14 +40,14 @@ def with_body(body: Code) -> Callable[[Code], Code]:
 
 
 def by_dtype(single: Code, double: Code) -> Code:
-    """Make a function of one number that is `single` for float32 and `double` for float64."""
+    """Make a function that is `single` where its first argument is a float32, and `double` where it is a float64."""
 
-    def function(x: Any) -> Any:
-        return double(x) if isinstance(x, float) else single(x)
+    def function(x: Any, *rest: Any) -> Any:
+        return double(x, *rest) if isinstance(x, float) else single(x, *rest)
 
     if not JIT_DISABLED:
-        choices = (lambda x: double(x)), (lambda x: single(x))  # noqa: PLW0108  (Numba wants plain functions)
-        overload(function)(lambda x: choices[x == types.float32])
+        choices = (lambda x, *rest: double(x, *rest)), (lambda x, *rest: single(x, *rest))  # noqa: PLW0108  (plain functions)
+        overload(function)(lambda x, *rest: choices[x == types.float32])  # noqa: ARG005
     return function
 
 

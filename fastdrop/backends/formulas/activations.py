@@ -19,12 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from fastdrop.backends.base import SELU_ALPHA, SELU_SCALE
 from fastdrop.backends.formulas._formula import bits_of, by_dtype, fma, formula, from_bits, select
 from fastdrop.backends.formulas.elementary import DOUBLE, SINGLE
-
-SELU_ALPHA = 1.6732632423543772848170429916717
-SELU_SCALE = 1.0507009873554804934193349852946
-"""Fixed point (mean 0, variance 1) of Klambauer et al. 2017, equation 14."""
 
 
 def _make(f: SimpleNamespace) -> SimpleNamespace:

@@ -1,15 +1,17 @@
-"""Exponential, logarithm and the tail of the normal distribution as polynomials that vectorise, in float32 and float64.
+"""Exponential, logarithm, sine, cosine and the normal distribution's tail as polynomials that vectorise, in both dtypes.
 
-Notation: n and r with ``x = n ln 2 + r``, |r| <= ln 2 / 2; p, h, v, w are the polynomials below, highest coefficient first.
+Notation: n and r with ``x = n ln 2 + r``, |r| <= ln 2 / 2; p, h, s, c, v, w are the polynomials below, highest coefficient first.
 
 - ``exp(r) - 1 = r + r**2 p(r)``
-- ``log1p(u) = 2 s + 2 s**3 h(s**2)``, ``s = u / (2 + u)``, for u in [0, 1]
+- ``log1p(u) = 2 q + 2 q**3 h(q**2)``, ``q = u / (2 + u)``, for u in [-1/2, 1]
+- ``sin t = t + t**3 s(t**2)``, ``cos t = 1 + t**2 c(t**2)``, for t in [0, pi/4]
 - ``exp(a**2 / 2) Q(a) = v(a) / w(a)`` for a >= 0, Q the upper tail of the normal distribution; all coefficients are positive
 
 Coefficients derived here: interpolation at Chebyshev nodes in 50-digit arithmetic, rounded once. Those of v / w are nodes of
 ``(a - K) / (a + K)``, from a = 0 to where the tail underflows, with v(0) = 1/2 and w(0) = 1; K = 3.82 and 4.25 lose least to the
-rounding. Relative error of the approximations: float32 1e-8 (exp), 3e-8, 1.4e-8; float64 1e-17, 6e-17, 2.1e-17. The functions'
-errors in units in the last place are asserted by tests.
+rounding. Relative error of the approximations: float32 1e-8 (exp), 3e-8 (log1p), 1.4e-8 (tail); float64 1e-17, 6e-17, 2.1e-17.
+Absolute error of sine and cosine: float32 8.2e-9, float64 1.4e-17. The functions' errors in units in the last place are asserted
+by tests.
 """
 
 from __future__ import annotations
@@ -32,6 +34,16 @@ LOG1P_64 = (
     0.07815288900461426, 0.03746071897775383, 0.05422589197440007, 0.05867139530651599, 0.06667589315724629,
     0.07692271982430275, 0.09090909948981357, 0.11111111099118386, 0.1428571428580005, 0.19999999999999762, 0.3333333333333333,
 )  # fmt: skip
+SIN_32 = (-0.00019587865972425789, 0.008332747966051102, -0.166666641831398)
+SIN_64 = (
+    1.5918115263265974e-10, -2.505113165023518e-08, 2.7557316101617874e-06, -0.00019841269836756774, 0.008333333333330948,
+    -0.16666666666666666,
+)  # fmt: skip
+COS_32 = (2.4463754016323946e-05, -0.0013887588866055012, 0.04166664928197861, -0.5)
+COS_64 = (
+    -1.1367988423294987e-11, 2.0875886564482672e-09, -2.755731556524682e-07, 2.4801587293690305e-05, -0.001388888888888077,
+    0.04166666666666664, -0.5,
+)  # fmt: skip
 TAIL_V_32 = (0.003715205704793334, 0.03801846131682396, 0.17562320828437805, 0.42825376987457275, 0.5)
 TAIL_W_32 = (0.009312459267675877, 0.09530721604824066, 0.4493374228477478, 1.1712597608566284, 1.654392123222351, 1.0)
 TAIL_V_64 = (
@@ -49,8 +61,9 @@ LN2_HIGH_64, LN2_LOW_64 = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 
 
 def _make(
-    number: Any, integer: Any, mantissa: int, ln2: tuple[float, float], exp_c: Any, log1p_c: Any, tail_v: Any, tail_w: Any
-) -> SimpleNamespace:
+    number: Any, integer: Any, mantissa: int, ln2: tuple[float, float], exp_c: Any, log1p_c: Any, sin_c: Any, cos_c: Any,
+    tail_v: Any, tail_w: Any,
+) -> SimpleNamespace:  # fmt: skip
     """Compile the functions of one dtype."""
     exponent_bias = (1 << (8 * np.dtype(number).itemsize - mantissa - 2)) - 1
     magic = number(1.5 * 2.0**mantissa + exponent_bias)  # adding it rounds to an integer and leaves that, biased, in the low bits
@@ -72,6 +85,7 @@ def _make(
         return value
 
     p, h, v, w = polynomial(exp_c), polynomial(log1p_c), polynomial(tail_v), polynomial(tail_w)
+    s, c = polynomial(sin_c), polynomial(cos_c)
 
     @formula
     def reduced(a: Any, b: Any) -> Any:
@@ -95,10 +109,16 @@ def _make(
 
     @formula
     def log1p(u: Any) -> Any:
-        """Return log(1 + u) for u in [0, 1]."""
-        s = u / (two + u)
-        square = s * s
-        return two * fma(s * square, h(square), s)
+        """Return log(1 + u) for u in [-1/2, 1]."""
+        q = u / (two + u)
+        square = q * q
+        return two * fma(q * square, h(square), q)
+
+    @formula
+    def sincos(t: Any) -> Any:
+        """Return (sin t, cos t) for t in [0, pi/4]."""
+        square = t * t
+        return fma(t * square, s(square), t), fma(square, c(square), one)
 
     @formula
     def normal_tail(z: Any) -> Any:
@@ -119,10 +139,10 @@ def _make(
         return a, e, one + e
 
     return SimpleNamespace(
-        number=number, integer=integer, zero=zero, one=one, two=two, exp=exp, expm1=expm1, log1p=log1p,
-        normal_tail=normal_tail, logistic_parts=logistic_parts,
+        number=number, integer=integer, mantissa=mantissa, zero=zero, half=half, one=one, two=two, exp=exp, expm1=expm1,
+        log1p=log1p, sincos=sincos, normal_tail=normal_tail, logistic_parts=logistic_parts,
     )  # fmt: skip
 
 
-SINGLE = _make(np.float32, np.int32, 23, (LN2_HIGH_32, LN2_LOW_32), EXP_32, LOG1P_32, TAIL_V_32, TAIL_W_32)
-DOUBLE = _make(np.float64, np.int64, 52, (LN2_HIGH_64, LN2_LOW_64), EXP_64, LOG1P_64, TAIL_V_64, TAIL_W_64)
+SINGLE = _make(np.float32, np.int32, 23, (LN2_HIGH_32, LN2_LOW_32), EXP_32, LOG1P_32, SIN_32, COS_32, TAIL_V_32, TAIL_W_32)
+DOUBLE = _make(np.float64, np.int64, 52, (LN2_HIGH_64, LN2_LOW_64), EXP_64, LOG1P_64, SIN_64, COS_64, TAIL_V_64, TAIL_W_64)

@@ -21,12 +21,8 @@ from typing import Any, Final
 import numpy as np
 
 from fastdrop._types import ActivationKind, Array
-from fastdrop.backends.base import LEAKY_RELU_SLOPE
+from fastdrop.backends.base import LEAKY_RELU_SLOPE, SELU_ALPHA, SELU_SCALE
 from fastdrop.backends.reference._arrays import deliver
-
-# Klambauer et al. 2017, "Self-normalizing neural networks", equation 14
-SELU_ALPHA: Final = 1.6732632423543772
-SELU_SCALE: Final = 1.0507009873554805
 
 SATURATED: Final = 1000.0
 """Beyond +-SATURATED s, Phi and phi are exactly 0 or 1 in binary64: as a factor z may be clipped there, for 0 * inf is NaN."""

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdrop._types import ActivationKind, Array, Indices
-from fastdrop.backends.base import AbstractBackend, PackedWeight, Units, Update
-from fastdrop.backends.reference import activations, dense, dropout, losses, masks, softmax, units, updates
+from fastdrop.backends.base import AbstractBackend, Normals, PackedWeight, Units, Update
+from fastdrop.backends.reference import activations, dense, drop_block, dropout, losses, masks, noise, softmax, units, updates
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
 
@@ -51,6 +51,26 @@ class ReferenceBackend(AbstractBackend):
     def dropout_backward(self, dy: Array, mask: BoundMask, out: Array | None = None) -> Array:
         """See `AbstractBackend.dropout_backward`."""
         return dropout.dropout_backward(dy, mask, out)
+
+    def affine_dropout_forward(self, x: Array, mask: BoundMask, shift: float, fill: float, out: Array | None = None) -> Array:
+        """See `AbstractBackend.affine_dropout_forward`."""
+        return dropout.affine_dropout_forward(x, mask, shift, fill, out)
+
+    def drop_block_forward(self, x: Array, seeds: BoundMask, block_size: int, out: Array | None = None) -> Array:
+        """See `AbstractBackend.drop_block_forward`."""
+        return drop_block.drop_block_forward(x, seeds, block_size, out)
+
+    def drop_block_backward(self, dy: Array, seeds: BoundMask, block_size: int, out: Array | None = None) -> Array:
+        """See `AbstractBackend.drop_block_backward`."""
+        return drop_block.drop_block_backward(dy, seeds, block_size, out)
+
+    def noise_forward(self, x: Array, normals: Normals, out: Array | None = None) -> Array:
+        """See `AbstractBackend.noise_forward`."""
+        return noise.noise_forward(x, normals, out)
+
+    def noise_backward(self, dy: Array, normals: Normals, out: Array | None = None) -> Array:
+        """See `AbstractBackend.noise_backward`."""
+        return noise.noise_backward(dy, normals, out)
 
     def pack_weight(self, weight: Array, rows: Indices | None = None, columns: Indices | None = None) -> PackedWeight:
         """See `AbstractBackend.pack_weight`."""

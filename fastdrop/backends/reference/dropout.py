@@ -1,6 +1,6 @@
-"""Dropout: ``y = keep ? x * scale : +0.0``, and the same of dy in the backward pass.
+"""Dropout: ``y = keep ? x * scale : +0.0``, and the same of dy in the backward pass; ``keep ? x * scale + shift : fill``.
 
-Source: Srivastava et al. 2014, section 4 (inverted form).
+Source: Srivastava et al. 2014, section 4 (inverted form); the affine form: Klambauer et al. 2017, section 3.
 """
 
 from __future__ import annotations
@@ -31,3 +31,12 @@ def dropout_forward(x: Array, mask: BoundMask, out: Array | None = None) -> Arra
 def dropout_backward(dy: Array, mask: BoundMask, out: Array | None = None) -> Array:
     """Return ``dx = keep ? dy * scale : +0.0``: dropout is linear with a diagonal matrix, its own transpose."""
     return deliver(apply_mask(dy, mask), out)
+
+
+def affine_dropout_forward(x: Array, mask: BoundMask, shift: float, fill: float, out: Array | None = None) -> Array:
+    """Return ``y = keep ? x * scale + shift : fill``."""
+    keep = mask.keep_rectangle((0, mask.rows), (0, mask.columns)).reshape(x.shape)
+    number = x.dtype.type
+    with np.errstate(all="ignore"):
+        moved = x * number(mask.scale) + number(shift)
+    return deliver(np.where(keep, moved, number(fill)), out)

@@ -8,6 +8,7 @@ from fastdrop.benchmark.cases.dropout import Dropout, ScaledCopy
 from fastdrop.benchmark.cases.elementwise import Activation, Loss, Softmax
 from fastdrop.benchmark.cases.masks import Decisions, Words
 from fastdrop.benchmark.cases.network import Architecture, Fit, Inference, MonteCarlo, Serving, Step
+from fastdrop.benchmark.cases.noise import GaussianDropout
 from fastdrop.benchmark.cases.updates import ColumnNorms, SumOfSquares, Update
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Dense",
     "Dropout",
     "Fit",
+    "GaussianDropout",
     "Inference",
     "Loss",
     "MonteCarlo",

@@ -9,7 +9,18 @@ import jax
 from jax import numpy as jnp
 
 from fastdrop.backends.base import LEAKY_RELU_SLOPE
-from fastdrop.benchmark.cases import Activation, Dense, Dropout, Inference, MonteCarlo, Prepare, Softmax, Step, Work
+from fastdrop.benchmark.cases import (
+    Activation,
+    Dense,
+    Dropout,
+    GaussianDropout,
+    Inference,
+    MonteCarlo,
+    Prepare,
+    Softmax,
+    Step,
+    Work,
+)
 from fastdrop.benchmark.cases.base import LEARNING_RATE, MOMENTUM
 from fastdrop.benchmark.peers.base import SEED, AbstractPeer
 
@@ -58,6 +69,15 @@ class Jax(AbstractPeer):
     def dropout(self, case: Dropout) -> Prepare:
         def forward(number: Any, x: Any) -> Any:
             return drop(round_key(number), x, case.rate)
+
+        def backward(number: Any, dy: Any) -> Any:
+            return jax.vjp(lambda x: forward(number, x), dy)[1](dy)[0]
+
+        return awaited(backward if case.backward else forward, [(case.x,)])
+
+    def gaussian_dropout(self, case: GaussianDropout) -> Prepare:
+        def forward(number: Any, x: Any) -> Any:
+            return x * (1 + case.stddev * jax.random.normal(round_key(number), x.shape))
 
         def backward(number: Any, dy: Any) -> Any:
             return jax.vjp(lambda x: forward(number, x), dy)[1](dy)[0]

@@ -12,7 +12,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import tensorflow as tf
 
-from fastdrop.benchmark.cases import Architecture, Dense, Dropout, Fit, Inference, MonteCarlo, Prepare, Step, Work
+from fastdrop.benchmark.cases import (
+    Architecture,
+    Dense,
+    Dropout,
+    Fit,
+    GaussianDropout,
+    Inference,
+    MonteCarlo,
+    Prepare,
+    Step,
+    Work,
+)
 from fastdrop.benchmark.cases.base import LEARNING_RATE, MOMENTUM
 from fastdrop.benchmark.peers.base import SEED, AbstractPeer
 
@@ -56,6 +67,20 @@ class Keras(AbstractPeer):
     def dropout(self, case: Dropout) -> Prepare:
         def forward(x: Any) -> Any:
             return tf.nn.dropout(x, case.rate)
+
+        def backward(dy: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(dy)
+                y = forward(dy)
+            return tape.gradient(y, dy, dy)
+
+        return function(backward if case.backward else forward, [(case.x,)])
+
+    def gaussian_dropout(self, case: GaussianDropout) -> Prepare:
+        layer = keras.layers.GaussianDropout(case.rate, seed=SEED)
+
+        def forward(x: Any) -> Any:
+            return layer(x, training=True)
 
         def backward(dy: Any) -> Any:
             with tf.GradientTape() as tape:

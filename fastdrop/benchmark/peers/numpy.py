@@ -9,7 +9,7 @@ import numpy as np
 
 from fastdrop import _config
 from fastdrop._types import Array
-from fastdrop.benchmark.cases import Inference, Prepare, Product, ScaledCopy, Step, SumOfSquares, Words, Work
+from fastdrop.benchmark.cases import GaussianDropout, Inference, Prepare, Product, ScaledCopy, Step, SumOfSquares, Words, Work
 from fastdrop.benchmark.cases.base import LEARNING_RATE, MOMENTUM
 from fastdrop.benchmark.peers.base import SEED, AbstractPeer
 
@@ -76,6 +76,18 @@ class NumPy(AbstractPeer):
     def scaled_copy(self, case: ScaledCopy) -> Prepare:
         x, out = case.x, case.x.copy()
         return lambda number: lambda: np.multiply(x, 2, out=out)
+
+    def gaussian_dropout(self, case: GaussianDropout) -> Prepare:
+        generator, stddev = np.random.default_rng(SEED), np.float32(case.stddev)
+
+        def multiply() -> Array:
+            noise = generator.standard_normal(case.elements, np.float32)
+            noise *= stddev
+            noise += 1
+            noise *= case.x
+            return noise
+
+        return lambda number: multiply
 
     def sum_of_squares(self, case: SumOfSquares) -> Prepare:
         return lambda number: lambda: np.dot(case.x, case.x)

@@ -9,6 +9,7 @@ from typing import Any
 from fastdrop import _config, functional
 from fastdrop._types import ActivationKind, Array, Domain, MaskKind
 from fastdrop._version import __version__
+from fastdrop.backends.base import Normals
 from fastdrop.backends.select import default_backend
 from fastdrop.benchmark.cases import (
     Activation,
@@ -18,6 +19,7 @@ from fastdrop.benchmark.cases import (
     Dense,
     Dropout,
     Fit,
+    GaussianDropout,
     Inference,
     Loss,
     MonteCarlo,
@@ -87,6 +89,12 @@ class Fastdrop(AbstractPeer):
             return lambda: backward(x, out=out)
 
         return prepare
+
+    def gaussian_dropout(self, case: GaussianDropout) -> Prepare:
+        """The seam's operation; a gradient is treated as x is."""
+        x, out, backend = case.x, case.x.copy(), default_backend()
+        operation = backend.noise_backward if case.backward else backend.noise_forward
+        return lambda number: lambda: operation(x, Normals(Key(SEED, 0, number), 0, case.stddev, True), out)
 
     def scaled_copy(self, case: ScaledCopy) -> Prepare:
         x, out, backend = case.x, case.x.copy(), default_backend()

@@ -15,6 +15,7 @@ from fastdrop.benchmark.cases import (
     Architecture,
     Dense,
     Dropout,
+    GaussianDropout,
     Inference,
     Loss,
     MonteCarlo,
@@ -44,7 +45,7 @@ LOSSES: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 COMPILED_RATE = 0.5
-COMPILED = ("dropout", "dense", "step", "inference", "monte_carlo")
+COMPILED = ("dropout", "gaussian_dropout", "dense", "step", "inference", "monte_carlo")
 
 
 def network(architecture: Architecture) -> Any:
@@ -91,6 +92,12 @@ class TorchEager(AbstractPeer):
 
     def dropout(self, case: Dropout) -> Prepare:
         function, x = self.compiled(lambda x: functional.dropout(x, case.rate, training=True)), torch.from_numpy(case.x)
+        if not case.backward:
+            return lambda number: lambda: function(x)
+        return differentiated(function, torch.zeros_like(x), x)
+
+    def gaussian_dropout(self, case: GaussianDropout) -> Prepare:
+        function, x = self.compiled(lambda x: x * (1 + case.stddev * torch.randn_like(x))), torch.from_numpy(case.x)
         if not case.backward:
             return lambda number: lambda: function(x)
         return differentiated(function, torch.zeros_like(x), x)
