@@ -1,4 +1,4 @@
-"""The picture of a training step's time against batch and width, for this library and others."""
+"""Pictures of a training step's time: against batch and width, for this library and others, and against the rate."""
 
 from __future__ import annotations
 
@@ -63,3 +63,37 @@ def _draw(axes: Any, rows: Sequence[Row], against: str) -> None:
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def plot_rates(rows: Sequence[Row], path: Path) -> None:
+    """Draw the time of a step against the rate of all its layers, with and without skipping, into a PNG file."""
+    from matplotlib.figure import Figure
+
+    threads = max(row["threads"] for row in rows)
+    uniform = [row for row in rows if row["threads"] == threads and len(set(str(row["rates"]).split("/"))) == 1]
+    found = {
+        shared: sorted((float(str(row["rates"]).split("/")[0]), row) for row in uniform if row["shared_rows"] == shared)
+        for shared in (1, "batch")
+    }
+    start = found[1][0][1]
+    figure = Figure(figsize=(6.4, 4.4), dpi=DOTS_PER_INCH, layout="constrained")
+    axes = figure.subplots()
+    for shared, colour, name in ((1, "#999999", "a mask for each row"), ("batch", "#cc3311", 'shared_rows="batch"')):
+        rates, shown = zip(*found[shared], strict=True)
+        axes.plot(
+            rates, [row["median_us"] / 1e3 for row in shown], color=colour, marker="o", markersize=3, linewidth=2.2, label=name
+        )
+    work = [row["gflops"] * row["median_us"] for row in shown]
+    ideal = [start["median_us"] / 1e3 * each / (start["gflops"] * start["median_us"]) for each in work]
+    axes.plot(rates, ideal, color="#009988", linestyle="--", linewidth=1.2, label="ideal: the share of products that is left")
+    axes.set(
+        title=f"Training step of 784-1024-1024-10, batch 128, {threads} threads",
+        xlabel="rate of all layers",
+        ylabel="milliseconds",
+    )
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)

@@ -1,4 +1,4 @@
-"""Make the README's tables, and the picture of the growth, from the committed results.
+"""Make the README's tables, and the pictures of growth and skipping, from the committed results.
 
 python bench/table.py > tables.md
 """
@@ -12,13 +12,14 @@ from statistics import geometric_mean
 from typing import Any
 
 from bench_growth import of_width
-from plot import plot_growth, sweep
+from plot import plot_growth, plot_rates, sweep
 from results import Row, read
 from tabulate import tabulate
 
 OWN, BARE_PEERS = "fastdrop", ("NumPy", "torch eager")
 FUSED_PEERS = ("torch eager", "torch.compile", "JAX", "Keras")
 LARGE, SMALL = "784-1024-1024-10", "64-64-64-10"
+LARGE_RATES = "0.2/0.5/0.5"
 ROOFLINE = ("dense", "dropout", "activations", "softmax", "losses", "updates", "masks")
 FACTS = ("operation", "kind", "name", "rule", "activation", "rate", "backward", "batch", "fan_in", "fan_out", "rows", "columns")
 FACTS += ("classes", "elements", "count")
@@ -220,6 +221,25 @@ def dropout(results: Results) -> str:
     return table(["forward, ns an element", *(f"2^{n.bit_length() - 1}, rate {rate}" for n, rate, _ in columns)], body)
 
 
+def sharing(results: Results) -> str:
+    """What skipping saves, next to masks of each row's own, and next to the fastest step of another library."""
+    body = []
+    for threads in results.values("threads"):
+        cases = [("layer 1024 x 1024, rate 0.5", {"operation": "shared_dense"}, None)]
+        for momentum, name in ((0.0, "plain SGD"), (0.9, "momentum")):
+            facts = {"operation": "shared_step", "momentum": momentum, "rates": LARGE_RATES}
+            cases.append((f"step, {name}", facts, "step"))
+        for name, facts, peers in cases:
+            facts["threads"] = threads
+            usual = results.median(shared_rows=1, **facts)
+            for rows in results.values("shared_rows", **facts):
+                value = results.median(shared_rows=rows, **facts)
+                others = [each for each in results.libraries(operation=peers) if each != OWN] if peers else []
+                best = least(results.median(operation=peers, library=each, threads=threads) for each in others)
+                body.append([threads, name, rows, milliseconds(value), times(ratio(usual, value)), times(ratio(best, value))])
+    return table(["threads", "", "`shared_rows`", "ms", "times as fast as 1", "times as fast as the fastest peer"], body)
+
+
 def roofline(results: Results) -> str:
     """Own kernels, float32, one thread: time next to the least that peak and copy bandwidth allow."""
     body = []
@@ -278,6 +298,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "Inference": ("inference", inference),
     "Serving": ("inference", serving),
     "Monte-Carlo dropout": ("monte_carlo", monte_carlo),
+    "Skipping": ("sharing", sharing),
     "Dropout": ("dropout", dropout),
     **{f"Roofline: {suite}": (suite, roofline) for suite in ROOFLINE},
     "Growth": ("growth", outliers),
@@ -292,6 +313,9 @@ def main(folder: Path) -> None:
     growth = Results(folder, "growth").rows
     if growth:
         plot_growth(growth, folder / "growth.png")
+    shared = Results(folder, "sharing").pick(operation="shared_step", momentum=0.9)
+    if shared:
+        plot_rates(shared, folder / "skipping.png")
 
 
 if __name__ == "__main__":

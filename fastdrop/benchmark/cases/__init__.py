@@ -9,6 +9,7 @@ from fastdrop.benchmark.cases.elementwise import Activation, Loss, Softmax
 from fastdrop.benchmark.cases.masks import Decisions, Words
 from fastdrop.benchmark.cases.network import Architecture, Fit, Inference, MonteCarlo, Serving, Step
 from fastdrop.benchmark.cases.noise import GaussianDropout
+from fastdrop.benchmark.cases.sharing import SharedDense, SharedMonteCarlo, SharedStep
 from fastdrop.benchmark.cases.updates import ColumnNorms, SumOfSquares, Update
 
 __all__ = [
@@ -28,6 +29,9 @@ __all__ = [
     "Product",
     "ScaledCopy",
     "Serving",
+    "SharedDense",
+    "SharedMonteCarlo",
+    "SharedStep",
     "Softmax",
     "Step",
     "SumOfSquares",

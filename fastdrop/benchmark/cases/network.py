@@ -75,8 +75,9 @@ class AbstractNetworkCase(AbstractCase):
     batch: int
 
     def facts(self) -> dict[str, Any]:
-        """Return what describes the case in a table; the network by its units."""
-        return super().facts() | {"architecture": self.architecture.name}
+        """Return what describes the case in a table; the network by its units and rates."""
+        rates = "/".join(f"{rate:g}" for rate in self.architecture.rates)
+        return super().facts() | {"architecture": self.architecture.name, "rates": rates}
 
     @cached_property
     def batches(self) -> list[Batch]:

@@ -6,7 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from fastdrop import _config, functional
+import numpy as np
+
+from fastdrop import _config, functional, fused
 from fastdrop._types import ActivationKind, Array, Domain, MaskKind
 from fastdrop._version import __version__
 from fastdrop.backends.base import Normals
@@ -27,6 +29,9 @@ from fastdrop.benchmark.cases import (
     Product,
     ScaledCopy,
     Serving,
+    SharedDense,
+    SharedMonteCarlo,
+    SharedStep,
     Softmax,
     Step,
     SumOfSquares,
@@ -50,16 +55,17 @@ def mask(rate: float, number: int) -> Mask:
     return Mask(rate, Key(SEED, 0, number))
 
 
-def network(architecture: Architecture) -> Sequential:
+def network(architecture: Architecture, shared_rows: int | str = 1) -> Sequential:
     """Return the network with its starting values."""
     *hidden, outputs = architecture.units[1:]
     *rates, last_rate = architecture.rates
     layers = [
         layer
         for rate, units in zip(rates, hidden, strict=True)
-        for layer in (DropoutLayer(rate), DenseLayer(units, activation="relu"))
+        for layer in (DropoutLayer(rate, shared_rows=shared_rows), DenseLayer(units, activation="relu"))
     ]
-    net = Sequential([*layers, DropoutLayer(last_rate), DenseLayer(outputs)], input_shape=architecture.units[:1], seed=SEED)
+    layers += [DropoutLayer(last_rate, shared_rows=shared_rows), DenseLayer(outputs)]
+    net = Sequential(layers, input_shape=architecture.units[:1], seed=SEED)
     values = [array for layer in architecture.starting_values() for array in layer]
     for parameter, value in zip(net.parameters(), values, strict=True):
         parameter.value = value
@@ -139,6 +145,27 @@ class Fastdrop(AbstractPeer):
 
         return prepare
 
+    def shared_dense(self, case: SharedDense) -> Prepare:
+        """As a network does it; gradients of the parameters are whole arrays."""
+        backend = default_backend()
+        dweight, dbias = (np.empty_like(array) for array in case.sets[0][1:3])
+
+        def prepare(number: int) -> Work:
+            x, weight, bias, dy = case.sets[number % len(case.sets)]
+            first, last = (drawn.bind(a.shape, as_matrix=True) for drawn, a in zip(case.masks(number), (x, dy), strict=True))
+            skipped = fused.skips(first, last)
+            inputs = fused.compact(backend, x, backend.units(first), first.scale) if skipped else x
+            gradient = fused.compact(backend, dy, backend.units(last)) if skipped else dy
+
+            def work() -> tuple[object, ...]:
+                input_mask = None if skipped else first
+                y, backward = fused.dense(backend, inputs, weight, bias, ActivationKind.RELU, input_mask, last, keep=True)
+                return y, backward(gradient, True, dweight, dbias, False), dweight, dbias
+
+            return work
+
+        return prepare
+
     def activation(self, case: Activation) -> Prepare:
         operations, out = default_backend(), case.x.copy()
         if case.backward:
@@ -195,7 +222,12 @@ class Fastdrop(AbstractPeer):
         return prepare
 
     def step(self, case: Step) -> Prepare:
-        net, optimizer = network(case.architecture), SGD(LEARNING_RATE, momentum=MOMENTUM)
+        return self._step(case, network(case.architecture), SGD(LEARNING_RATE, momentum=MOMENTUM))
+
+    def shared_step(self, case: SharedStep) -> Prepare:
+        return self._step(case, network(case.architecture, case.shared_rows), SGD(LEARNING_RATE, momentum=case.momentum))
+
+    def _step(self, case: Step, net: Sequential, optimizer: SGD) -> Prepare:
 
         def prepare(number: int) -> Work:
             x, labels = case.batches[number % len(case.batches)]
@@ -222,7 +254,12 @@ class Fastdrop(AbstractPeer):
 
     def monte_carlo(self, case: MonteCarlo) -> Prepare:
         """With standard deviations, entropies and mutual information, which `predict_mc` computes in any case."""
-        net = network(case.architecture)
+        return self._monte_carlo(case, network(case.architecture))
+
+    def shared_monte_carlo(self, case: SharedMonteCarlo) -> Prepare:
+        return self._monte_carlo(case, network(case.architecture, "batch"))
+
+    def _monte_carlo(self, case: MonteCarlo, net: Sequential) -> Prepare:
         net.output_kind = "logits"
 
         def prepare(number: int) -> Work:
