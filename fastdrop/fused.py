@@ -23,6 +23,8 @@ from fastdrop.mask import BoundMask
 COPYING_ROWS = 30
 """Rows whose products cost as much as a copy of the weight."""
 
+LEAST_ROWS = 16
+"""Fewest rows that share a mask for its units to be left out: of fewer, too many small products would be made."""
 MOST_COPIES = 4
 """Segments up to which the copies of the weight are kept for the backward pass."""
 
@@ -63,8 +65,10 @@ DenseBackward: TypeAlias = Callable[[Any, bool, Gradient, Gradient, bool], Any]
 
 
 def can_skip(mask: BoundMask | None) -> TypeGuard[BoundMask]:
-    """Return whether rows share the units that a mask drops."""
-    return mask is not None and mask.kind in (MaskKind.BERNOULLI, MaskKind.FIXED_COUNT) and mask.shared and mask.rows > 0
+    """Return whether many rows share the units that a mask drops."""
+    if mask is None or mask.kind not in (MaskKind.BERNOULLI, MaskKind.FIXED_COUNT):
+        return False
+    return mask.shared and mask.group_rows >= LEAST_ROWS
 
 
 def skips(*masks: BoundMask | None) -> bool:

@@ -41,6 +41,7 @@ OPTIMIZERS: dict[str, Callable[[], AbstractOptimizer]] = {
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip wherever it is possible."""
     monkeypatch.setattr(fused, "COPYING_ROWS", 0)
+    monkeypatch.setattr(fused, "LEAST_ROWS", 1)
 
 
 def never(compute: Callable[[], Any]) -> Any:
@@ -82,6 +83,16 @@ def bound(rate: float, shape: tuple[int, ...], stream: int = 0, **arguments: Any
 def test_where_units_are_skipped(mask: BoundMask | None, skipped: bool) -> None:
     assert fused.skips(mask) is skipped
     assert fused.skips(bound(0.3, (128, 64)), mask) is skipped
+
+
+@pytest.mark.parametrize("sharing", [1, 8])
+def test_masks_of_few_rows_are_applied_within_the_segments_of_the_others(backend: AbstractBackend, sharing: int) -> None:
+    x, weight = random_array(0, (64, 30)), random_array(1, (30, 20))
+    first, last = bound(0.5, x.shape, shared_rows="batch"), bound(0.5, (64, 20), 1, shared_rows=sharing)
+    assert fused.skips(first, last)
+    y, _ = fused.dense(backend, x, weight, None, ActivationKind.LINEAR, first, last, True)
+    assert isinstance(y, np.ndarray)
+    assert_agree(y, never(lambda: fused.dense(backend, x, weight, None, ActivationKind.LINEAR, first, last, True)[0]), ULPS)
 
 
 def test_where_one_mask_skips_the_other_does(backend: AbstractBackend) -> None:
@@ -132,6 +143,7 @@ def test_a_layer_is_that_of_all_the_work(
     arguments = x, weight, b, dy, activation, input_mask, output_mask
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fused, "COPYING_ROWS", 0)
+        patch.setattr(fused, "LEAST_ROWS", 1)
         got = both(backend, *arguments)
     wanted = never(lambda: both(backend, *arguments))
     for one, other in zip(got, wanted, strict=True):

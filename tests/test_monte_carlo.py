@@ -351,6 +351,7 @@ def test_noise_that_is_added_is_silent() -> None:
 def test_skipped_units_do_not_show(monkeypatch: pytest.MonkeyPatch, shared_rows: int | str, row_offset: int) -> None:
     net, x = network(), rows(40)
     monkeypatch.setattr(fused, "COPYING_ROWS", 0)
+    monkeypatch.setattr(fused, "LEAST_ROWS", 1)
     skipped = net.predict_mc(x, 5, row_offset=row_offset, shared_rows=shared_rows, return_samples=True)
     monkeypatch.setattr(fused, "skips", lambda *masks: False)
     whole = net.predict_mc(x, 5, row_offset=row_offset, shared_rows=shared_rows, return_samples=True)
