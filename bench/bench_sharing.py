@@ -9,7 +9,7 @@ from fastdrop.benchmark.peers.base import AbstractPeer
 
 LARGE, SMALL = Architecture(), Architecture((64, 64, 64, 10))
 SHARING = (1, 32, "batch")
-RATES = tuple(rate / 10 for rate in range(10))
+RATES = tuple(rate / 10 for rate in range(9))
 """Of all layers alike, for the picture of time against rate."""
 SWEPT = (784, 1024, 1024, 10)
 

@@ -21,16 +21,15 @@ from fastdrop.benchmark.machine import pinned
 FOLDER = Path(__file__).parent
 
 
-def run(suites: list[str], threads: int, options: list[str], record: Path) -> None:
-    """Run pytest on the suites in a process that has so many CPUs."""
+def run(suites: list[str], threads: int, options: list[str], record: Path) -> int:
+    """Run pytest on the suites in a process that has so many CPUs; return its exit status."""
     files = [str(FOLDER / f"bench_{suite}.py") for suite in suites]
     command = [sys.executable, "-m", "pytest", *files, "-q", "-r", "fE", "--benchmark-only", "--benchmark-columns=median"]
     with pinned(threads) as environment:
         result = subprocess.run(
             [*command, f"--threads={threads}", f"--benchmark-json={record}", *options], env=environment, check=False
         )
-    if result.returncode:
-        sys.exit(result.returncode)
+    return result.returncode
 
 
 def main() -> None:
@@ -42,12 +41,13 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=FOLDER / "results", help="folder of the CSV files")
     arguments, options = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
-        records = []
+        records, failed = [], 0
         for threads in map(int, arguments.threads.split(",")):
             records.append(Path(folder) / f"{threads}.json")
-            run(arguments.suites.split(","), threads, options, records[-1])
-        for path in convert(records, arguments.output):
+            failed |= run(arguments.suites.split(","), threads, options, records[-1])
+        for path in convert([record for record in records if record.exists()], arguments.output):
             print(path)
+    sys.exit(failed)
 
 
 if __name__ == "__main__":
