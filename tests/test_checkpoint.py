@@ -62,7 +62,7 @@ CALLBACKS: dict[str, Callable[[], list[Callback]]] = {
 }
 
 WITHOUT = {("adam on a schedule", "rates"), ("nesterov", "dropout"), ("adamw, clipped", "dropout")}
-"""Callbacks do not change the learning rate of an optimiser with a schedule; the rates of dropout know two optimisers from here."""
+"""Callbacks do not change the learning rate of an optimiser with a schedule; those of dropout do not depend on its kind."""
 RUNS = [(kind, chosen) for kind in OPTIMIZERS for chosen in CALLBACKS if (kind, chosen) not in WITHOUT]
 
 
