@@ -172,6 +172,29 @@ def test_interrupted_by_ctrl_c_and_saved(step: int, shuffle: bool, tmp_path: Pat
     assert_same_run(whole, (again, fit(again, None, [stopping()], shuffle=shuffle, resume=path)))
 
 
+@pytest.mark.parametrize("step", [1, 5, 6])
+def test_scheduled_dropout_after_ctrl_c(step: int, tmp_path: Path) -> None:
+    """The layers have their final rates after the run, and those of the schedule when it goes on."""
+
+    class Press(Callback):
+        def on_train_batch_end(self, batch: int, logs: Any) -> None:
+            if self.net.step_count == step:
+                signal.raise_signal(signal.SIGINT)
+
+    def scheduler() -> DropoutScheduler:
+        return DropoutScheduler(schedules.Linear(0.0, 1.0, STEPS))
+
+    net, path = network(1), tmp_path / "run.safetensors"
+    whole = net, fit(net, optim.SGD(0.2), [scheduler()])
+    other, optimizer = network(1), optim.SGD(0.2)
+    with pytest.raises(KeyboardInterrupt):
+        fit(other, optimizer, [Press(), scheduler()])
+    assert other.strengths() == {"0.rate": 0.2, "2.rate": 0.5}
+    fd.save_checkpoint(path, other, optimizer)
+    again = network(2)
+    assert_same_run(whole, (again, fit(again, None, [scheduler()], resume=path)))
+
+
 def test_stopped_again_and_again(tmp_path: Path) -> None:
     """A chain of runs, each of one step: resumed, and saved by the callback that the checkpoint knows already."""
     net, path = network(1), tmp_path / "run.safetensors"

@@ -217,26 +217,26 @@ class AbstractLayer(ABC):
 
     def strengths(self) -> dict[str, float]:
         """Return the rates of dropout and standard deviations of noise below: {"0.rate": 0.2, "3.stddev": 0.1}."""
-        return {f"{path}{layer.strength_name}": getattr(layer, layer.strength_name) for path, layer in self._rated()}
+        return {name: getattr(layer, layer.strength_name) for name, layer in self._rated().items()}
 
     def checked_strengths(self, values: Mapping[str, Any]) -> dict[str, float]:
         """Return rates and standard deviations, some or all of those that `strengths` returns, if they may be assigned."""
-        layers = {f"{path}{layer.strength_name}": layer for path, layer in self._rated()}
-        return {name: layers[_validate.choice("strengths", name, layers)].check_strength(value) for name, value in values.items()}
+        rated = self._rated()
+        return {name: rated[_validate.choice("strengths", name, rated)].check_strength(value) for name, value in values.items()}
 
     def set_strengths(self, values: Mapping[str, Any]) -> None:
         """Assign rates and standard deviations by name; all are checked before any is changed."""
-        checked = self.checked_strengths(values)
-        for path, layer in self._rated():
-            name = layer.strength_name
-            if checked.get(path + name, getattr(layer, name)) != getattr(layer, name):
-                setattr(layer, name, checked[path + name])
+        checked, rated = self.checked_strengths(values), self._rated()
+        for name, value in checked.items():
+            setattr(rated[name], rated[name].strength_name, value)
 
-    def _rated(self) -> Iterator[tuple[str, AbstractLayer]]:
-        """Yield (path, layer) of the layers that have a rate or a standard deviation; not those that are a part of such a one."""
-        for path, layer, (_, *above) in self.walk():
-            if layer.strength_name and not any(each.strength_name for each in above):
-                yield path, layer
+    def _rated(self) -> dict[str, AbstractLayer]:
+        """Return the layers that have a rate or a standard deviation, by its name; not those that are a part of such a one."""
+        return {
+            f"{path}{layer.strength_name}": layer
+            for path, layer, (_, *above) in self.walk()
+            if layer.strength_name and not any(each.strength_name for each in above)
+        }
 
     def _fit(self, input_shape: Shape) -> None:
         """Check that rows of that shape fit all layers, and build what is not built yet."""
