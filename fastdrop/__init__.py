@@ -35,9 +35,11 @@ _HOME = {
     "load": "loading",
     "load_checkpoint": "serialization",
     "save_checkpoint": "serialization",
+    "set_dropout": "rates",
     "set_num_threads": "_config",
     "show_config": "_config",
     "warmup": "warm",
+    "widen": "rates",
 }
 
 __all__ = ["__version__", *sorted([*_MODULES, *_HOME])]  # noqa: PLE0604

@@ -76,6 +76,15 @@ class Network(Protocol):
     def clip_grads(self, max_norm: float) -> float:
         """Scale the gradients down to a global norm; return the norm before."""
 
+    def strengths(self) -> dict[str, float]:
+        """Return the rates of dropout and standard deviations of noise by name: {"0.rate": 0.2, "3.stddev": 0.1}."""
+
+    def checked_strengths(self, values: Mapping[str, Any]) -> dict[str, float]:
+        """Return some or all of these if they may be assigned."""
+
+    def set_strengths(self, values: Mapping[str, Any]) -> None:
+        """Assign some or all of these, after checking them."""
+
     def state_dict(self) -> dict[str, Array]:
         """Return copies of all parameters by name."""
 

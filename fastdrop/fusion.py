@@ -107,7 +107,9 @@ def _table_rows(
     for i, layer in enumerate(layers):
         output_shape = layer.output_shape(shape)
         count = sum(math.prod(parameter.shape) for parameter in layer.own_parameters.values())
-        mask = f"{layer.strength}, stream {root.stream_of(layer)}" if layer.random else ""
+        mask = ""
+        if layer.random:
+            mask = f"{layer.strength_name} {getattr(layer, layer.strength_name):g}, stream {root.stream_of(layer)}"
         group = str(together.get(layer, ""))
         yield f"{path}{i}", layer.name, str(output_shape), f"{count:,}" if count else "", group, mask
         yield from _table_rows(layer.children, f"{path}{i}.", shape, root, together)

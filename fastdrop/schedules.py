@@ -1,7 +1,7 @@
-"""Learning-rate schedules: functions of the optimiser's step count, with Keras's names, arguments and formulas.
+"""Schedules: functions of the optimiser's step count; those of learning rates have Keras's names, arguments and formulas.
 
-A schedule is any function ``schedule(step) -> learning rate``; the classes here can also be written to checkpoints.
-Notation: s step, lr0 initial learning rate.
+A schedule is any function ``schedule(step) -> learning rate``, or, for `callbacks.DropoutScheduler`, ``schedule(step) -> factor``
+of the rates of dropout. The classes here can also be written to checkpoints. Notation: s step, lr0 initial learning rate.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from typing import Any, Final
 from fastdrop import _validate
 from fastdrop._configurable import describe
 
+GAMMA_STEPS: Final = 10.0
+"""``gamma * total_steps`` as Morerio et al. advise: at the end of training dropout has its final rate but for a part of 5e-5."""
+
 
 class AbstractSchedule(ABC):
     """A schedule with a JSON-able configuration. Final subclasses below."""
 
     @abstractmethod
     def __call__(self, step: int) -> float:
-        """Return the learning rate at a step."""
+        """Return the learning rate, or another value, at a step."""
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, all of which are attributes, and the name of the class."""
@@ -140,4 +143,41 @@ class PiecewiseConstantDecay(AbstractSchedule):
         return self.values[sum(step > boundary for boundary in self.boundaries)]
 
 
-SCHEDULES: Final = (CosineDecay, ExponentialDecay, InverseTimeDecay, PiecewiseConstantDecay, PolynomialDecay)
+class Linear(AbstractSchedule):
+    """``start + (end - start) * s / steps``, and `end` beyond `steps`."""
+
+    def __init__(self, start: float, end: float, steps: int) -> None:
+        self.start = _validate.real("start", start, 0.0)
+        self.end = _validate.real("end", end, 0.0)
+        self.steps = _validate.integer("steps", steps, 1)
+
+    def __call__(self, step: int) -> float:
+        """Return the value at a step."""
+        passed = min(step, self.steps) / self.steps
+        return (1.0 - passed) * self.start + passed * self.end
+
+
+class Curriculum(AbstractSchedule):
+    """``1 - exp(-gamma * s)``, ``gamma = 10 / total_steps``: the part of its final rate that dropout has at a step.
+
+    Source: Morerio et al. 2017, "Curriculum dropout": the probability of keeping falls from 1 as
+    ``(1 - keep_prob) * exp(-gamma * s) + keep_prob``, keep_prob the final one.
+    """
+
+    def __init__(self, total_steps: int) -> None:
+        self.total_steps = _validate.integer("total_steps", total_steps, 1)
+
+    def __call__(self, step: int) -> float:
+        """Return the value at a step."""
+        return -math.expm1(-GAMMA_STEPS * step / self.total_steps)
+
+
+SCHEDULES: Final = (
+    CosineDecay,
+    Curriculum,
+    ExponentialDecay,
+    InverseTimeDecay,
+    Linear,
+    PiecewiseConstantDecay,
+    PolynomialDecay,
+)

@@ -6,7 +6,7 @@ Tensors of parameters have the parameters' names. Tensors of a checkpoint's opti
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -25,6 +25,8 @@ PathLike: TypeAlias = str | os.PathLike[str]
 MODEL: Final = "model"
 CHECKPOINT: Final = "checkpoint"
 TRAINING: Final = "training"
+STRENGTHS: Final = ("rate", "stddev")
+"""Arguments of layers that say how much is dropped, or how strong the noise is; they may change from step to step."""
 MAX_SEED: Final = (1 << 64) - 1
 MAX_STEPS: Final = 1 << 32
 
@@ -79,7 +81,7 @@ def load_checkpoint(path: PathLike, net: Network, optimizer: AbstractOptimizer) 
     ----------
     path : str or path
     net : Sequential
-        Of the checkpoint's architecture; weights, seed, counters, output kind and labels are replaced.
+        Of the checkpoint's architecture; weights, rates of dropout, seed, counters, output kind and labels are replaced.
     optimizer : AbstractOptimizer
         Of the checkpoint's class; its configuration and state are replaced.
 
@@ -163,12 +165,25 @@ def restore_network(net: Network, facts: Facts, weights: Tensors) -> None:
     step_count = _validate.integer("step_count", facts["step_count"], 0, MAX_STEPS)
     epochs_completed = _validate.integer("epochs_completed", facts["epochs_completed"], 0, MAX_STEPS)
     output_kind, labels = _output_kind(facts["output_kind"]), _labels(facts["labels"])
+    strengths = dict(_strengths(facts["config"]))
+    if strengths.keys() != net.strengths().keys():
+        _validate.fail_value("config", f"that of a network with {sorted(net.strengths())}", sorted(strengths))
+    strengths = net.checked_strengths(strengths)
     net.load_state_dict(weights)
+    net.set_strengths(strengths)
     net.seed = seed
     net.step_count = step_count
     net.epochs_completed = epochs_completed
     net.output_kind = output_kind
     net.labels = labels
+
+
+def _strengths(config: Facts, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) of the rates and standard deviations in a network's description, as ``net.strengths`` names them."""
+    for i, layer in enumerate(config["layers"]):
+        yield from ((f"{path}{i}.{name}", layer[name]) for name in STRENGTHS if name in layer)
+        if "layers" in layer:
+            yield from _strengths(layer, f"{path}{i}.")
 
 
 def _output_kind(output_kind: Any) -> str | None:

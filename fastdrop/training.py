@@ -10,7 +10,15 @@ from fastdrop import metrics as metric_table
 from fastdrop._network import Network
 from fastdrop._run import Run, do_step
 from fastdrop._types import Array
-from fastdrop.callbacks import Callback, CSVLogger, EarlyStopping, LearningRateScheduler, ModelCheckpoint, ReduceLROnPlateau
+from fastdrop.callbacks import (
+    Callback,
+    CSVLogger,
+    DropoutScheduler,
+    EarlyStopping,
+    LearningRateScheduler,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+)
 from fastdrop.callbacks.monitor import AbstractMonitor
 from fastdrop.evaluation import evaluate, prepare
 from fastdrop.losses import LossFunction
@@ -24,7 +32,7 @@ __all__ = ["evaluate", "fit", "train_on_batch"]
 DEFAULT_OPTIMIZER = "adam"
 DEFAULT_LOSS = "softmax_cross_entropy"
 
-LOG_NO_VALIDATION = (CSVLogger, EarlyStopping, LearningRateScheduler, ModelCheckpoint, ReduceLROnPlateau)
+LOG_NO_VALIDATION = (CSVLogger, DropoutScheduler, EarlyStopping, LearningRateScheduler, ModelCheckpoint, ReduceLROnPlateau)
 """Callbacks that put no "val_" values into the logs; those of users may."""
 
 

@@ -21,7 +21,7 @@ ORDER = [  # low to high: a module imports only from what stands before it, or f
     "activations", "fused", "functional",
     "_configurable", "progress", "_interrupt", "_network", "_files", "_display",
     "init", "constraints", "regularizers", "losses", "metrics", "schedules", "optim",
-    "layers", "fusion", "predictor",
+    "layers", "rates", "fusion", "predictor",
     "inference", "monte_carlo", "serialization", "callbacks", "evaluation", "_run", "training",
     "sequential", "loading", "data", "warm",
     "testing", "benchmark",

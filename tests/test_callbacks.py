@@ -113,6 +113,78 @@ def test_learning_rate_scheduler() -> None:
     assert history.history["learning_rate"] == [0.4, 0.2, 0.1]
 
 
+# Rates of dropout
+
+
+def dropped(rate: float = 0.5) -> fd.Sequential:
+    layers = [fd.Dropout(0.2), fd.Dense(6), fd.Residual([fd.GaussianDropout(rate)]), fd.GaussianNoise(0.1), fd.Dense(CLASSES)]
+    return fd.Sequential(layers, input_shape=(FEATURES,), seed=1)
+
+
+def rates_of_steps(net: fd.Sequential, callback: cb.Callback, epochs: int = 2) -> tuple[list[dict[str, float]], History]:
+    """The strengths at each step of a run with three steps an epoch."""
+    found: list[dict[str, float]] = []
+    note = cb.LambdaCallback(on_train_batch_end=lambda *_: found.append(net.strengths()))
+    history = training.fit(net, X, Y, epochs=epochs, batch_size=8, callbacks=[callback, note], progress=False)
+    return found, history
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        (0.5, [0.5] * 6),
+        (0, [0.0] * 6),
+        (schedules.Linear(0.0, 1.0, 4), [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]),
+        (schedules.PiecewiseConstantDecay([1], [1.0, 0.0]), [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]),
+        (lambda step: 1 / (1 + step), [1.0, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6]),
+    ],
+)
+def test_dropout_scheduler(schedule: Any, factors: list[float]) -> None:
+    net = dropped()
+    before = net.strengths()
+    for _ in range(2):  # a second run has its own optimiser, whose steps are counted from 0 again
+        found, history = rates_of_steps(net, cb.DropoutScheduler(schedule))
+        assert found == [{"0.rate": 0.2 * f, "2.0.rate": 0.5 * f, "3.stddev": 0.1} for f in factors]
+        assert history.history["dropout_factor"] == [factors[2], factors[5]]
+        assert net.strengths() == before
+
+
+def test_curriculum_dropout_is_that_of_the_paper() -> None:
+    """The probability of keeping, (1 - theta) exp(-gamma t) + theta, gamma = 10 / T."""
+    found, _ = rates_of_steps(dropped(), cb.DropoutScheduler(schedules.Curriculum(6)))
+    for name, theta in (("0.rate", 0.8), ("2.0.rate", 0.5)):
+        wanted = [(1 - theta) * math.exp(-10 / 6 * t) + theta for t in range(6)]
+        assert [1 - rates[name] for rates in found] == pytest.approx(wanted, rel=1e-14)
+
+
+def test_scheduled_steps_are_those_of_the_rates() -> None:
+    """The bits of a loop that assigns the rates by hand."""
+    net, by_hand, optimizer = dropped(), dropped(), optim.SGD(0.1)
+    arguments: dict[str, Any] = {"shuffle": False, "batch_size": 8, "progress": False, "optimizer": optim.SGD(0.1)}
+    training.fit(net, X, Y, callbacks=[cb.DropoutScheduler(schedules.Linear(0.2, 1.0, 2))], **arguments)
+    for step, factor in enumerate((0.2, 0.6, 1.0)):
+        by_hand.set_strengths({"0.rate": 0.2 * factor, "2.0.rate": 0.5 * factor})
+        by_hand.train_on_batch(X[8 * step : 8 * step + 8], Y[8 * step : 8 * step + 8], optimizer)
+    np.testing.assert_array_equal(net.state_dict()["1.weight"], by_hand.state_dict()["1.weight"])
+    other = dropped()
+    training.fit(other, X, Y, **{**arguments, "optimizer": optim.SGD(0.1)})
+    assert not np.array_equal(net.state_dict()["1.weight"], other.state_dict()["1.weight"])
+
+
+@pytest.mark.parametrize("factor", [1.5, -0.1, math.nan, "a"])
+def test_a_schedule_of_dropout_that_returns_no_factor(factor: Any) -> None:
+    net = dropped()
+    before = net.strengths()
+    with pytest.raises((ArgumentTypeError, ArgumentValueError), match=r"`schedule\(step\)` must be (in \[0, 1\]|a number), got"):
+        training.fit(net, X, Y, callbacks=[cb.DropoutScheduler(lambda step: factor)], progress=False)
+    assert net.strengths() == before
+
+
+def test_a_schedule_of_dropout_without_dropout() -> None:
+    with pytest.raises(ArgumentValueError, match="`net` must be a network with dropout layers, got a Sequential without"):
+        training.fit(network(), X, Y, callbacks=[cb.DropoutScheduler(0.5)], progress=False)
+
+
 def test_lambda_callback_takes_every_hook() -> None:
     calls: list[str] = []
 
@@ -283,6 +355,13 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: cb.CSVLogger(""), ArgumentValueError, "`filename` must be the name of a file or folder, got ''"),
     (lambda: cb.CSVLogger("x", "::"), ArgumentValueError, "`separator` must be a string of one character, got '::'"),
     (lambda: cb.LearningRateScheduler(0.1), ArgumentTypeError, "`schedule` must be callable, got float"),  # type: ignore[arg-type]
+    (lambda: cb.DropoutScheduler(1.5), ArgumentValueError, "`schedule` must be in [0, 1], got 1.5"),
+    (lambda: cb.DropoutScheduler("a"), ArgumentTypeError, "`schedule` must be a number, got str"),  # type: ignore[arg-type]
+    (
+        lambda: cb.DropoutScheduler(0.5).check_state({"stop_training": False, "final_rates": {"0.rate": 2.0}, "factor": 1.0}),
+        ArgumentValueError,
+        "`0.rate` must be in [0, 1], got 2.0",
+    ),
     (lambda: cb.LambdaCallback(on_epoch_end=3), ArgumentTypeError, "`on_epoch_end` must be callable, got int"),  # type: ignore[arg-type]
 ]
 

@@ -13,7 +13,15 @@ import pytest
 
 import fastdrop as fd
 from fastdrop import _files, optim, schedules, training
-from fastdrop.callbacks import Callback, CSVLogger, EarlyStopping, LearningRateScheduler, ModelCheckpoint, ReduceLROnPlateau
+from fastdrop.callbacks import (
+    Callback,
+    CSVLogger,
+    DropoutScheduler,
+    EarlyStopping,
+    LearningRateScheduler,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+)
 from fastdrop.errors import ArgumentTypeError, ArgumentValueError, FileFormatError, MissingFileError, OutputError, StateError
 from fastdrop.progress import History
 
@@ -50,10 +58,12 @@ CALLBACKS: dict[str, Callable[[], list[Callback]]] = {
         LearningRateScheduler(lambda epoch, rate: rate * 0.7),
         ReduceLROnPlateau("loss", factor=0.5, patience=0, min_delta=0.05),
     ],
+    "dropout": lambda: [DropoutScheduler(schedules.Curriculum(STEPS))],
 }
 
-RUNS = [(kind, chosen) for kind in OPTIMIZERS for chosen in CALLBACKS if (kind, chosen) != ("adam on a schedule", "rates")]
-"""Callbacks do not change the rate of an optimiser with a schedule."""
+WITHOUT = {("adam on a schedule", "rates"), ("nesterov", "dropout"), ("adamw, clipped", "dropout")}
+"""Callbacks do not change the learning rate of an optimiser with a schedule; those of dropout do not depend on its kind."""
+RUNS = [(kind, chosen) for kind in OPTIMIZERS for chosen in CALLBACKS if (kind, chosen) not in WITHOUT]
 
 
 def fit(net: fd.Sequential, optimizer: optim.AbstractOptimizer | None, callbacks: list[Callback], **keywords: Any) -> History:
@@ -160,6 +170,29 @@ def test_interrupted_by_ctrl_c_and_saved(step: int, shuffle: bool, tmp_path: Pat
     fd.save_checkpoint(path, other, optimizer)
     again = network(2)
     assert_same_run(whole, (again, fit(again, None, [stopping()], shuffle=shuffle, resume=path)))
+
+
+@pytest.mark.parametrize("step", [1, 5, 6])
+def test_scheduled_dropout_after_ctrl_c(step: int, tmp_path: Path) -> None:
+    """The layers have their final rates after the run, and those of the schedule when it goes on."""
+
+    class Press(Callback):
+        def on_train_batch_end(self, batch: int, logs: Any) -> None:
+            if self.net.step_count == step:
+                signal.raise_signal(signal.SIGINT)
+
+    def scheduler() -> DropoutScheduler:
+        return DropoutScheduler(schedules.Linear(0.0, 1.0, STEPS))
+
+    net, path = network(1), tmp_path / "run.safetensors"
+    whole = net, fit(net, optim.SGD(0.2), [scheduler()])
+    other, optimizer = network(1), optim.SGD(0.2)
+    with pytest.raises(KeyboardInterrupt):
+        fit(other, optimizer, [Press(), scheduler()])
+    assert other.strengths() == {"0.rate": 0.2, "2.rate": 0.5}
+    fd.save_checkpoint(path, other, optimizer)
+    again = network(2)
+    assert_same_run(whole, (again, fit(again, None, [scheduler()], resume=path)))
 
 
 def test_stopped_again_and_again(tmp_path: Path) -> None:

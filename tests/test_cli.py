@@ -109,6 +109,9 @@ def test_other_outputs_are_named_after_the_model(table: str):
         (["--optimizer", "sgd", "--weight-decay", "0.01", "--max-norm", "3"], "4-16-2, relu, dropout 0.2/0.5, sgd"),
         (["--optimizer", "adamw", "--learning-rate", "0.01", "--momentum", "0.5"], "4-16-2, relu, dropout 0.2/0.5, adamw"),
         (["--validation-split", "0.25", "--plot", "p.svg"], "4-16-2, relu, dropout 0.2/0.5, adam"),
+        (["--widen"], "4-32-2, relu, dropout 0.2/0.5, adam"),
+        (["--widen", "--hidden", "8,6,4", "--rates", "0.5,0.2,0"], "4-10-6-4-2, relu, dropout 0.5/0.2/0/0, adam"),
+        (["--widen", "--hidden", "none"], "4-2, relu, dropout 0.2, adam"),
     ],
 )
 def test_options_of_train(table: str, capsys: pytest.CaptureFixture[str], options: list[str], described: str):
@@ -123,6 +126,17 @@ def test_max_norm_and_dropout_reach_the_network(table: str):
     hidden, output = (parameter.value for parameter in net.parameters() if parameter.name.endswith("weight"))
     assert np.linalg.norm(hidden, axis=0).max() <= 0.25 * (1 + 1e-6)
     assert np.linalg.norm(output, axis=0).max() > 0.25
+
+
+def test_widened_layers_are_those_of_the_network(table: str):
+    assert run(["train", "--data", table, *SMALL, "--no-plot", "--widen", "--rates", "0.5,0.75"]) == 0
+    assert [parameter.shape for parameter in fd.load("model.safetensors").parameters()] == [(4, 64), (64,), (64, 2), (2,)]
+
+
+def test_a_width_beyond_reason_is_no_network(table: str, capsys: pytest.CaptureFixture[str]):
+    assert run(["train", "--data", "nowhere", "--widen", "--rates", "0,0.99999"]) == 2
+    assert "--widen makes a layer of 102400000 units, more than 1048576" in capsys.readouterr().err
+    assert os.listdir() == [table]
 
 
 def test_progress_is_a_line_an_epoch_when_there_is_no_terminal(table: str, capsys: pytest.CaptureFixture[str]):
@@ -363,6 +377,7 @@ def test_help_shows_what_there_is(command: list[str], capsys: pytest.CaptureFixt
         assert "Examples:\n" in out
     if command == ["train"]:
         assert re.search(r"\[default:\s+1024,1024\]", out)
+        assert "--widen" in out
 
 
 @pytest.mark.parametrize("module", [True, False])

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: values worked out by hand from Keras's formulas, and their descriptions."""
+"""Schedules: values worked out by hand from the formulas of Keras and of the papers, and their descriptions."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ CASES: list[tuple[schedules.AbstractSchedule, dict[int, float]]] = [
     (schedules.CosineDecay(1.0, 10), {0: 1.0, 5: 0.5, 10: 0.0, 99: 0.0}),
     (schedules.CosineDecay(1.0, 10, alpha=0.1), {0: 1.0, 5: 0.55, 10: 0.1, 99: 0.1}),
     (schedules.CosineDecay(0.0, 10, warmup_target=1.0, warmup_steps=4), {0: 0.0, 1: 0.25, 4: 1.0, 9: 0.5, 14: 0.0}),
+    (schedules.Linear(0.0, 1.0, 4), {0: 0.0, 1: 0.25, 4: 1.0, 99: 1.0}),
+    (schedules.Linear(0.5, 0.1, 8), {0: 0.5, 2: 0.4, 8: 0.1, 9: 0.1}),
+    (schedules.Curriculum(20), {0: 0.0, 1: 1 - math.exp(-0.5), 20: 1 - math.exp(-10), 99999: 1.0}),
     (schedules.PiecewiseConstantDecay([2, 5], [1.0, 0.5, 0.1]), {0: 1.0, 2: 1.0, 3: 0.5, 5: 0.5, 6: 0.1, 99: 0.1}),
 ]
 
@@ -61,6 +64,10 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
         ArgumentValueError,
         "`boundaries` must be increasing, got [5, 2]",
     ),
+    (lambda: schedules.Linear(-0.1, 1, 5), ArgumentValueError, "`start` must be in [0, inf), got -0.1"),
+    (lambda: schedules.Linear(0, math.inf, 5), ArgumentValueError, "`end` must be in [0, inf), got inf"),
+    (lambda: schedules.Linear(0, 1, 0), ArgumentValueError, "`steps` must be at least 1, got 0"),
+    (lambda: schedules.Curriculum(0), ArgumentValueError, "`total_steps` must be at least 1, got 0"),
     (lambda: schedules.PiecewiseConstantDecay([5], [1]), ArgumentValueError, "`values` must be one more than `boundaries` (1)"),
     (lambda: schedules.PiecewiseConstantDecay("ab", [1]), ArgumentTypeError, "`boundaries` must be a list or tuple, got str"),  # type: ignore[arg-type]
 ]

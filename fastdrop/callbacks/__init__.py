@@ -3,11 +3,12 @@
 from fastdrop.callbacks.base import Callback, LambdaCallback
 from fastdrop.callbacks.files import CSVLogger, ModelCheckpoint
 from fastdrop.callbacks.monitor import EarlyStopping, ReduceLROnPlateau
-from fastdrop.callbacks.rates import LearningRateScheduler
+from fastdrop.callbacks.rates import DropoutScheduler, LearningRateScheduler
 
 __all__ = [
     "CSVLogger",
     "Callback",
+    "DropoutScheduler",
     "EarlyStopping",
     "LambdaCallback",
     "LearningRateScheduler",

@@ -11,11 +11,15 @@ from fastdrop.constraints import MaxNorm
 from fastdrop.data import Dataset
 from fastdrop.layers import AbstractLayer, Dense, Dropout
 from fastdrop.optim import SGD, AbstractOptimizer, Adam, AdamW
+from fastdrop.rates import widen
 from fastdrop.schedules import CosineDecay
 from fastdrop.sequential import Sequential
 
 LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}
 SCHEDULES = ("constant", "cosine")
+
+MAX_UNITS = 1 << 20
+"""Bound on the units of a layer: beyond it, a number is a slip."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Recipe:
     max_norm: float
     schedule: str
     seed: int
+    widen: bool
 
     def all_rates(self) -> tuple[float, ...]:
         """Return the rate of the inputs and of each hidden layer; the last one given is repeated."""
@@ -42,12 +47,21 @@ class Recipe:
             raise click.UsageError(f"--rates has {len(self.rates)} numbers, but there are {wanted} places for dropout")
         return self.rates + self.rates[-1:] * (wanted - len(self.rates))
 
+    def units(self) -> tuple[int, ...]:
+        """Return the units of the hidden layers: as given, or widened by the rates of the dropout behind them."""
+        if not self.widen:
+            return self.hidden
+        widened = tuple(widen(units, rate) for units, rate in zip(self.hidden, self.all_rates()[1:], strict=True))
+        if any(units > MAX_UNITS for units in widened):
+            raise click.UsageError(f"--widen makes a layer of {max(widened)} units, more than {MAX_UNITS}")
+        return widened
+
     def network(self, dataset: Dataset) -> Sequential:
         """Return the network: dropout and dense layers in turn, dropout of rate 0 left out."""
         rates = self.all_rates()
         constraint = MaxNorm(self.max_norm) if self.max_norm else None
         layers: list[AbstractLayer] = [Dropout(rates[0])]
-        for units, rate in zip(self.hidden, rates[1:], strict=True):
+        for units, rate in zip(self.units(), rates[1:], strict=True):
             layers += [Dense(units, activation=self.activation, weight_constraint=constraint), Dropout(rate)]
         layers = [layer for layer in layers if not isinstance(layer, Dropout) or layer.rate > 0]
         features = dataset.x_train.shape[1]
@@ -66,6 +80,6 @@ class Recipe:
 
     def describe(self, dataset: Dataset) -> str:
         """Return the network and its training in a line."""
-        units = "-".join(str(number) for number in (dataset.x_train.shape[1], *self.hidden, dataset.classes))
+        units = "-".join(str(number) for number in (dataset.x_train.shape[1], *self.units(), dataset.classes))
         rates = "/".join(f"{rate:g}" for rate in self.all_rates())
         return f"{units}, {self.activation}, dropout {rates}, {self.optimizer}"

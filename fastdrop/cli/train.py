@@ -16,7 +16,7 @@ from fastdrop.cli.files import write_csv
 from fastdrop.cli.numbers import number_list
 from fastdrop.cli.outputs import Outputs
 from fastdrop.cli.plot import plot_history
-from fastdrop.cli.recipe import LEARNING_RATES, SCHEDULES, Recipe
+from fastdrop.cli.recipe import LEARNING_RATES, MAX_UNITS, SCHEDULES, Recipe
 from fastdrop.data import Dataset, load
 from fastdrop.optim import AbstractOptimizer
 from fastdrop.progress import History
@@ -25,9 +25,6 @@ from fastdrop.serialization import save_checkpoint
 
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells count it."""
-
-MAX_UNITS = 1 << 20
-"""Bound on the units of a layer: beyond it, a number is a slip."""
 
 MAX_SEED = 2**64 - 1
 UNITS = number_list(int, 1, MAX_UNITS, none=True)
@@ -52,6 +49,7 @@ LOSS = "softmax_cross_entropy"
     default="0.2,0.5",
     help="Dropout of the inputs, then of each hidden layer (last one repeated).",
 )
+@click.option("--widen", is_flag=True, help="Divide the units of each hidden layer by 1 - rate of the dropout behind it.")
 @click.option("--activation", type=click.Choice(ACTIVATIONS), default="relu", help="Of the hidden layers.")
 @click.option("--epochs", type=COUNT, default=30, help="Passes over the training data.")
 @click.option("--batch-size", type=COUNT, default=128, help="Rows in a step.")
@@ -105,6 +103,7 @@ def train(
     outputs = Outputs.of(output, history, plot, no_plot, checkpoint)
     recipe = Recipe(**options)
     recipe.all_rates()
+    recipe.units()
     if threads is not None:
         _config.set_num_threads(threads)
     dataset = load(data).flat()

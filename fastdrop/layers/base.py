@@ -50,6 +50,8 @@ class AbstractLayer(ABC):
 
     random: ClassVar[bool] = False
     """Whether the layer has a mask, or noise, which takes a stream."""
+    strength_name: ClassVar[str] = ""
+    """The attribute that says how much is dropped, or how strong the noise is; "" where there is none."""
 
     def __init__(
         self, *, input_shape: Any = None, name: str | None = None, seed: int | None = None, stream: int | None = None
@@ -134,12 +136,11 @@ class AbstractLayer(ABC):
         dtype = self._named[0][1].dtype if self._named else self.dtype or x.dtype
         return contiguous(x, dtype)
 
-    @property
-    def strength(self) -> str:
-        """How much is dropped, or how strong the noise is, for `summary`; of a layer that is `random`."""
-        return ""
-
     # The work itself, for subclasses
+
+    def check_strength(self, value: Any) -> float:
+        """Return `value` if it may be assigned to the attribute `strength_name`; of a layer that has one."""
+        return _validate.rate(self.strength_name, value)
 
     @abstractmethod
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
@@ -213,6 +214,29 @@ class AbstractLayer(ABC):
     def stream_of(self, layer: AbstractLayer) -> int:
         """Return the stream of the mask of a layer below."""
         return self._streams()[layer].stream
+
+    def strengths(self) -> dict[str, float]:
+        """Return the rates of dropout and standard deviations of noise below: {"0.rate": 0.2, "3.stddev": 0.1}."""
+        return {name: getattr(layer, layer.strength_name) for name, layer in self._rated().items()}
+
+    def checked_strengths(self, values: Mapping[str, Any]) -> dict[str, float]:
+        """Return rates and standard deviations, some or all of those that `strengths` returns, if they may be assigned."""
+        rated = self._rated()
+        return {name: rated[_validate.choice("strengths", name, rated)].check_strength(value) for name, value in values.items()}
+
+    def set_strengths(self, values: Mapping[str, Any]) -> None:
+        """Assign rates and standard deviations by name; all are checked before any is changed."""
+        checked, rated = self.checked_strengths(values), self._rated()
+        for name, value in checked.items():
+            setattr(rated[name], rated[name].strength_name, value)
+
+    def _rated(self) -> dict[str, AbstractLayer]:
+        """Return the layers that have a rate or a standard deviation, by its name; not those that are a part of such a one."""
+        return {
+            f"{path}{layer.strength_name}": layer
+            for path, layer, (_, *above) in self.walk()
+            if layer.strength_name and not any(each.strength_name for each in above)
+        }
 
     def _fit(self, input_shape: Shape) -> None:
         """Check that rows of that shape fit all layers, and build what is not built yet."""

@@ -9,7 +9,7 @@ Source: Wan et al. 2013, section 2.2.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from fastdrop import _validate
 from fastdrop._configurable import Config
@@ -62,6 +62,8 @@ class DropConnect(Dense):
     >>> fd.DropConnect(4, 0.5, weight_initializer="ones", seed=0)(np.ones((1, 1), "float32"), training=True)
     array([[2., 2., 0., 0.]], dtype=float32)
     """
+
+    strength_name: ClassVar[str] = "rate"
 
     weight_dropout: Dropout
 

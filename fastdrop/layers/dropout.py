@@ -30,6 +30,7 @@ class AbstractMasked(AbstractLayer):
     """A layer with a mask; its arguments are those of `Dropout`."""
 
     random: ClassVar[bool] = True
+    strength_name: ClassVar[str] = "rate"
 
     def __init__(
         self,
@@ -51,13 +52,7 @@ class AbstractMasked(AbstractLayer):
 
     @rate.setter
     def rate(self, rate: float) -> None:
-        old = self._mask
-        self._mask = Mask(rate, NO_KEY, noise_shape=old.noise_shape, shared_rows=old.shared_rows, fixed_count=old.fixed_count)
-
-    @property
-    def strength(self) -> str:
-        """The rate, for `summary`."""
-        return f"rate {self.rate:g}"
+        self._mask = self._mask.varied(rate=self.check_strength(rate))
 
     def keep_prob(self, shape: Shape) -> float:
         """Return the probability that an element of an x of that shape is kept, whatever its number of rows."""

@@ -33,11 +33,6 @@ class AbstractNoise(AbstractLayer):
     def stddev(self) -> float:
         """Standard deviation of the noise."""
 
-    @property
-    def strength(self) -> str:
-        """The standard deviation, for `summary`."""
-        return f"stddev {self.stddev:g}"
-
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
         """Return (y, backward); x itself where there is no noise. In Monte-Carlo passes, noise that is added is silent."""
         silent = pass_.monte_carlo is not None and not self.multiplies
@@ -95,6 +90,7 @@ class GaussianDropout(AbstractNoise):
     """
 
     multiplies: ClassVar[bool] = True
+    strength_name: ClassVar[str] = "rate"
 
     def __init__(self, rate: float, seed: int | None = None, *, stream: int | None = None, input_shape: Any = None) -> None:
         super().__init__(input_shape=input_shape, seed=seed, stream=stream)
@@ -107,7 +103,11 @@ class GaussianDropout(AbstractNoise):
 
     @rate.setter
     def rate(self, rate: float) -> None:
-        self._rate = _validate.real("rate", rate, 0.0, 1.0, open_high=True)
+        self._rate = self.check_strength(rate)
+
+    def check_strength(self, value: Any) -> float:
+        """Return `value` if it may be the rate."""
+        return _validate.real("rate", value, 0.0, 1.0, open_high=True)
 
     @property
     def stddev(self) -> float:
@@ -146,6 +146,7 @@ class GaussianNoise(AbstractNoise):
     """
 
     multiplies: ClassVar[bool] = False
+    strength_name: ClassVar[str] = "stddev"
 
     def __init__(self, stddev: float, seed: int | None = None, *, stream: int | None = None, input_shape: Any = None) -> None:
         super().__init__(input_shape=input_shape, seed=seed, stream=stream)
@@ -158,4 +159,8 @@ class GaussianNoise(AbstractNoise):
 
     @stddev.setter
     def stddev(self, stddev: float) -> None:
-        self._stddev = _validate.real("stddev", stddev, 0.0)
+        self._stddev = self.check_strength(stddev)
+
+    def check_strength(self, value: Any) -> float:
+        """Return `value` if it may be the standard deviation."""
+        return _validate.real("stddev", value, 0.0)
