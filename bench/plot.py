@@ -60,6 +60,11 @@ def _draw(axes: Any, rows: Sequence[Row], against: str) -> None:
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
+    tidy(axes)
+
+
+def tidy(axes: Any) -> None:
+    """Give a panel a light grid, and no frame."""
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fastdrop.benchmark.machine import facts as machine_facts
 from fastdrop.benchmark.machine import least_seconds
 
 Row = dict[str, Any]
@@ -76,6 +77,18 @@ def _write(path: Path, lines: Iterable[str], found: list[Row]) -> Path:
         writer.writeheader()
         writer.writerows(found)
     return path
+
+
+def append(path: Path, row: Row) -> None:
+    """Add a row to a CSV; a new file begins with the facts about the machine."""
+    new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            file.writelines(f"{COMMENT}{name}: {value}\n" for name, value in machine_facts().items())
+            writer.writeheader()
+        writer.writerow(row)
 
 
 def read(path: Path) -> list[Row]:
