@@ -1,10 +1,10 @@
 """What dropout does for a network: the experiments of Srivastava et al. 2014 on MNIST, and what sharing masks costs.
 
-python bench/mnist.py networks --data ../shared/data/mnist          # their table 2, three hidden layers of 1024 units
-python bench/mnist.py passes --data ../shared/data/mnist            # their figure 11, with the network of `networks`
-python bench/mnist.py sharing --data ../shared/data/fashion-mnist   # masks shared by 32 rows, or by the batch
-python bench/mnist.py rates --data ../shared/data/mnist             # training and validation error against the rate
-python bench/mnist.py report --data ../shared/data/mnist            # tables and pictures again, from the results
+python bench/mnist.py networks --data mnist          # their table 2, three hidden layers of 1024 units
+python bench/mnist.py passes --data mnist            # their figure 11, with the network of `networks`
+python bench/mnist.py sharing --data fashion-mnist   # masks shared by 32 rows, or by the batch
+python bench/mnist.py rates --data mnist             # training and validation error against the rate
+python bench/mnist.py report --data mnist            # tables and pictures again, from the results
 python bench/mnist.py networks --data digits --rows 500 --epochs 2 -o /tmp/results --runs /tmp/runs
 
 Every run is done once. After Ctrl-C or a kill, the same command goes on from the last epoch. Configurations are chosen on rows
