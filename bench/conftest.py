@@ -81,7 +81,7 @@ def measure(benchmark: Any, threads: int) -> Callable[[AbstractCase, AbstractPee
             lambda work: work(),
             setup=lambda: ((prepare(next(numbers)),), {}),
             rounds=case.rounds,
-            warmup_rounds=timing.WARM_UP_ROUNDS,
+            warmup_rounds=case.warm_up_rounds,
         )
 
     return run

@@ -10,7 +10,6 @@ from fastdrop import _config
 from fastdrop.benchmark.cases import AbstractCase, Prepare
 from fastdrop.benchmark.peers.base import AbstractPeer
 
-WARM_UP_ROUNDS = 3
 REST_SECONDS = 0.15
 """Threads of a BLAS or of another library wait busily for more work for some time (OpenBLAS's: 0.1 s): until they sleep."""
 
@@ -37,9 +36,9 @@ def measure(case: AbstractCase, library: AbstractPeer) -> float | None:
     if prepared is None:
         return None
     times = []
-    for number in range(WARM_UP_ROUNDS + case.rounds):
+    for number in range(case.warm_up_rounds + case.rounds):
         work = prepared(number)
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
-    return median(times[WARM_UP_ROUNDS:]) / case.repeats
+    return median(times[case.warm_up_rounds :]) / case.repeats

@@ -32,6 +32,9 @@ MAX_ROTATION = 8
 SAMPLE_NANOSECONDS = 1.5e8
 """All rounds of a case take about so long, within the bounds below."""
 MIN_ROUNDS, MAX_ROUNDS = 8, 200
+WARM_UP_NANOSECONDS = 2.5e8
+"""Work before the rounds that are timed: until every thread has a core of its own, which takes up to 0.1 s after a pause."""
+MIN_WARM_UP_ROUNDS = 3
 FLOPS_PER_NANOSECOND, BYTES_PER_NANOSECOND, CALL_NANOSECONDS = 40, 4, 20_000
 """Speeds of a slow library, from which the number of rounds follows: it is the same for all libraries."""
 
@@ -65,8 +68,17 @@ class AbstractCase(ABC):
     @property
     def rounds(self) -> int:
         """Rounds to time: fixed by the case alone."""
+        return int(np.clip(SAMPLE_NANOSECONDS / self._round_nanoseconds, MIN_ROUNDS, MAX_ROUNDS))
+
+    @property
+    def warm_up_rounds(self) -> int:
+        """Rounds before those: fixed by the case alone, too."""
+        return int(np.clip(WARM_UP_NANOSECONDS / self._round_nanoseconds, MIN_WARM_UP_ROUNDS, MAX_ROUNDS))
+
+    @property
+    def _round_nanoseconds(self) -> float:
         unit = self.flops / FLOPS_PER_NANOSECOND + self.nbytes / BYTES_PER_NANOSECOND + CALL_NANOSECONDS
-        return int(np.clip(SAMPLE_NANOSECONDS / (unit * self.repeats), MIN_ROUNDS, MAX_ROUNDS))
+        return unit * self.repeats
 
     def facts(self) -> dict[str, Any]:
         """Return what describes the case in a table."""
