@@ -111,7 +111,7 @@ def test_other_outputs_are_named_after_the_model(table: str):
         (["--validation-split", "0.25", "--plot", "p.svg"], "4-16-2, relu, dropout 0.2/0.5, adam"),
         (["--widen"], "4-32-2, relu, dropout 0.2/0.5, adam"),
         (["--widen", "--hidden", "8,6,4", "--rates", "0.5,0.2,0"], "4-10-6-4-2, relu, dropout 0.5/0.2/0/0, adam"),
-        (["--widen", "--hidden", "none"], "4-2, relu, dropout 0.2, adam"),
+        (["--widen", "--hidden", "none", "--rates", "0.2"], "4-2, relu, dropout 0.2, adam"),
     ],
 )
 def test_options_of_train(table: str, capsys: pytest.CaptureFixture[str], options: list[str], described: str):

@@ -58,9 +58,9 @@ def thinned(net: fd.Sequential, x: Array, keep: Array) -> Array:
     return x
 
 
-def softmax(z: Array) -> Array:
-    e = np.exp(z - z.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+def log_softmax(z: Array) -> Array:
+    z = z - z.max(axis=-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
 
 
 def probabilities(net: fd.Sequential) -> Array:
@@ -75,9 +75,9 @@ def over_all_masks(net: fd.Sequential, x: Array) -> tuple[Array, Array, Array]:
     share = probabilities(net)
     assert share.sum() == pytest.approx(1, rel=1e-13)
     outputs = np.array([thinned(net, x, keep) for keep in MASKS])
-    distributions = softmax(outputs)
-    logs = np.tensordot(share, np.log(distributions), 1)
-    return np.tensordot(share, outputs, 1), np.tensordot(share, distributions, 1), softmax(logs)
+    logs = log_softmax(outputs)
+    geometric = np.exp(log_softmax(np.tensordot(share, logs, 1)))
+    return np.tensordot(share, outputs, 1), np.tensordot(share, np.exp(logs), 1), geometric
 
 
 def inputs(net: fd.Sequential) -> Array:
