@@ -23,6 +23,7 @@ NEVER = 10**9
 def skipping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether units that rows share are left out."""
     monkeypatch.setattr(fused, "COPYING_ROWS", request.param)
+    monkeypatch.setattr(fused, "LEAST_ROWS", 1)
     return bool(request.param == 0)
 
 

@@ -93,10 +93,12 @@ def test_the_commands_of_the_readme_are_those_that_are_checked():
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.chdir(tmp_path)
     blocks = code_blocks("python")
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     assert "epochs=20" in blocks[0]
     scope: dict[str, object] = {}
     exec(blocks[0].replace("epochs=20", "epochs=3"), scope)
+    exec(blocks[2], scope)
+    assert all(drop.config()["shared_rows"] == "batch" for drop in scope["net"].layers[::2])
     exec(blocks[1], scope)
     assert "'accuracy': 0.9" in capsys.readouterr().out
     assert fd.load("digits.safetensors").labels is None
@@ -105,5 +107,5 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_variables_of_the_readme_exist():
     source = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
-    for variable in re.findall(r"^\| `([A-Z_]+)", README, re.MULTILINE):
+    for variable in re.findall(r"^\| `([A-Z_]+)[`=]", README, re.MULTILINE):
         assert f'"{variable}"' in source, variable
