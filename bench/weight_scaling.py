@@ -107,8 +107,8 @@ def compare(name: str, rate: float, data: fd.data.Dataset) -> Row:
     scaled = net.predict(x) if net.output_kind == "values" else net.predict_proba(x)
     row: Row = {"network": name, "rate": rate}
     means = all_means(net, x)
-    for mean in MEANS:
-        distance = 0.5 * np.abs(scaled - means[mean]).sum(axis=1) if mean in means else np.array([np.nan])
+    for mean, outputs in means.items():
+        distance = 0.5 * np.abs(scaled - outputs).sum(axis=1)
         row |= {f"{mean}_mean_distance": float(f"{distance.mean():.3g}"), f"{mean}_max_distance": float(f"{distance.max():.3g}")}
     for kind, outputs in {"scaled": scaled, **means}.items():
         row[f"{kind}_error_percent"] = round(100 * float((outputs.argmax(axis=1) != data.y_test).mean()), 2)
@@ -121,10 +121,9 @@ def write(rows: list[Row], path: Path) -> None:
         "data": f"handwritten digits, {EPOCHS} epochs of Adam({LEARNING_RATE}), batch {BATCH}, seed {SEED}",
         "distance": "half the sum of absolute differences between inference and the mean over all 2**12 thinned networks",
     }
-    names = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", encoding="utf-8", newline="") as file:
         file.writelines(f"{COMMENT}{name}: {value}\n" for name, value in facts.items())
-        writer = csv.DictWriter(file, names, restval="")
+        writer = csv.DictWriter(file, max(rows, key=len), restval="")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -137,14 +136,15 @@ def plot(rows: list[Row], path: Path) -> None:
     for axes, mean in zip(figure.subplots(1, 2, sharey=True), MEANS, strict=True):
         for colour, name in zip(COLOURS, NETWORKS, strict=True):
             points = [(row["rate"], row[f"{mean}_mean_distance"]) for row in rows if row["network"] == name]
-            if not np.isnan(points[0][1]):
+            if points[0][1] != "":
                 axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, label=name)
         axes.set(title=f"{mean} mean", xlabel="rate")
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-    figure.axes[0].set_ylabel("distance, mean over test images")
+    left, _ = figure.axes
+    left.set_ylabel("distance, mean over test images")
+    figure.legend(handles=left.lines, loc="outside lower center", ncols=len(NETWORKS), frameon=False)
     figure.savefig(path)
 
 
