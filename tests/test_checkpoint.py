@@ -409,7 +409,11 @@ def test_another_network_or_optimizer_is_an_error_and_nothing_changes(saved: Pat
     double = fd.Sequential(
         [fd.Dropout(0.2), fd.Dense(6), fd.Dropout(0.5), fd.Dense(CLASSES)], input_shape=(FEATURES,), seed=2, dtype="float64"
     )
-    for net, text in ((wide, "1.weight"), (deep, "`config` must be that of a network with"), (double, "`dtype` must be that of the network")):
+    for net, text in (
+        (wide, "1.weight"),
+        (deep, "`config` must be that of a network with"),
+        (double, "`dtype` must be that of the network"),
+    ):
         before, optimizer = net.state_dict(), optim.SGD(0.5)
         with pytest.raises(FileFormatError, match=text):
             fd.load_checkpoint(saved, net, optimizer)
