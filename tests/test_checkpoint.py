@@ -405,15 +405,18 @@ def test_other_arguments_within_an_epoch(saved: Path, change: dict[str, Any], te
 
 def test_another_network_or_optimizer_is_an_error_and_nothing_changes(saved: Path, tmp_path: Path) -> None:
     wide = fd.Sequential([fd.Dropout(0.2), fd.Dense(7), fd.Dropout(0.5), fd.Dense(CLASSES)], input_shape=(FEATURES,), seed=2)
-    deep = fd.Sequential([fd.Dense(6)], input_shape=(FEATURES,), seed=2)
+    short = fd.Sequential([fd.Dropout(0.2), fd.Dense(6), fd.Dropout(0.5)], input_shape=(FEATURES,), seed=2)
+    bare = fd.Sequential([fd.Dense(6)], input_shape=(FEATURES,), seed=2)
     double = fd.Sequential(
         [fd.Dropout(0.2), fd.Dense(6), fd.Dropout(0.5), fd.Dense(CLASSES)], input_shape=(FEATURES,), seed=2, dtype="float64"
     )
-    for net, text in (
+    others = (
         (wide, "1.weight"),
-        (deep, "`config` must be that of a network with"),
+        (short, "state of this network"),
+        (bare, "`config` must be that of a network with"),
         (double, "`dtype` must be that of the network"),
-    ):
+    )
+    for net, text in others:
         before, optimizer = net.state_dict(), optim.SGD(0.5)
         with pytest.raises(FileFormatError, match=text):
             fd.load_checkpoint(saved, net, optimizer)
