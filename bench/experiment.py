@@ -10,7 +10,6 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import TypeAlias
 
 from results import Row, append, read
@@ -149,13 +148,16 @@ class Experiment:
 
 
 def _summary(history: dict[str, list[float]]) -> Row:
-    """Return what the row of a run tells of its epochs; errors in percent."""
+    """Return what the row of a run tells of its epochs; errors in percent, seconds those of the fastest epoch.
+
+    Others may have shared the machine with the rest.
+    """
     validation = history.get("validation_errors")
     best = len(history["loss"]) - 1 if validation is None else validation.index(min(validation))
     curves = {name: history.get(name, []) for name in ERRORS}
     return {
         "threads": _config.get_num_threads(),
-        "seconds_per_epoch": round(median(history["seconds"]), 3),
+        "seconds_per_epoch": round(min(history["seconds"]), 3),
         "best_epoch": best + 1,
         **{name.removesuffix("s"): f"{curve[best]:.2f}" if curve else "" for name, curve in curves.items()},
         **{name: " ".join(f"{error:.2f}" for error in curve) for name, curve in curves.items()},

@@ -8,7 +8,7 @@ python bench/mnist.py report --data mnist            # tables and pictures again
 python bench/mnist.py networks --data digits --rows 500 --epochs 2 -o /tmp/results --runs /tmp/runs
 
 Every run is done once. After Ctrl-C or a kill, the same command goes on from the last epoch. Configurations are chosen on rows
-that are held out of the training rows, with the first seed; then come the other seeds.
+that are held out of the training rows, with the first seed; then all rows are trained on, with each seed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PAPER = {"no dropout": 1.60, "dropout": 1.25, "dropout, max-norm": 1.06}
 """Test errors in percent of three hidden layers of 1024 units (the first: whatever standard network was best), table 2."""
 PASSES, REPETITIONS = 200, 5
 SHARED_ROWS: dict[str, int | str] = {"per row": 1, "32 rows": 32, "batch": "batch"}
-RATES = ((0.0, 0.3), (0.0, 0.5), (0.1, 0.3), (0.2, 0.5))
+RATES = ((0.0, 0.3), (0.1, 0.3), (0.2, 0.5))
 """Of inputs and hidden units."""
 
 Groups = Mapping[str, Sequence[Configuration]]
@@ -63,11 +63,14 @@ class Study:
         large = Configuration(data=name, hidden="1024-1024-1024", rows=rows, epochs=epochs or 100, seed=SEEDS[0])
         dropout = replace(large, input_rate=0.2, hidden_rate=0.5)
         self.networks: Groups = {
-            "no dropout": [large],
+            "no dropout": [replace(large, epochs=epochs or 30)],
             "dropout": [dropout],
-            "dropout, max-norm": [replace(dropout, max_norm=2.0)],
+            "dropout, max-norm": [
+                replace(dropout, max_norm=1.0),
+                replace(dropout, max_norm=2.0, learning_rate=0.1, momentum=0.95),
+            ],
         }
-        small = replace(large, hidden="1024-1024", epochs=epochs or 30)
+        small = replace(large, hidden="1024-1024", epochs=epochs or 20)
         self.sharings: Groups = {
             label: [replace(small, shared_rows=shared, input_rate=first, hidden_rate=rate) for first, rate in RATES]
             for label, shared in SHARED_ROWS.items()
@@ -109,11 +112,10 @@ class Study:
 
 
 def do_networks(study: Study) -> None:
-    """Train all candidates with the first seed, then the chosen ones with each seed, on all rows too."""
+    """Train all candidates with the first seed, then the chosen ones on all rows with each seed."""
     best = study.choose(study.networks)
     for seed in SEEDS:
         for run in best.values():
-            study.experiment.do(replace(run, seed=seed))
             study.experiment.do(study.on_all_rows(replace(run, seed=seed)))
 
 
@@ -122,16 +124,15 @@ def show_networks(study: Study) -> None:
     best = study.chosen(study.networks)
     body = []
     for label, run in best.items():
-        rows = study.rows(run)
+        row = study.experiment.do(run)
         body.append(
             [
                 label,
                 f"{PAPER[label]:.2f}",
-                _each(row["test_error"] for row in study.rows(study.on_all_rows(run))),
-                _each(row["test_error"] for row in rows),
-                _each(row["validation_error"] for row in rows),
-                " ".join(str(row["best_epoch"]) for row in rows),
-                f"{mean(row['seconds_per_epoch'] for row in rows):.1f}",
+                _each(each["test_error"] for each in study.rows(study.on_all_rows(run))),
+                *(f"{row[name]:.2f}" for name in ("test_error", "validation_error")),
+                f"{row['best_epoch']} of {run.epochs}",
+                f"{row['seconds_per_epoch']:.1f}",
             ]
         )
     head = ["", "Srivastava et al.", "all rows: test error, %", "five sixths: test error, %", "validation error, %", "best epoch"]
