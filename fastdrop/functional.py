@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from fastdrop import _validate, activations, fused
+from fastdrop import _validate, activations, convolved, fused
 from fastdrop._types import ActivationKind, Array, Backward
 from fastdrop.backends.base import contiguous
 from fastdrop.backends.select import default_backend
 from fastdrop.fused import Kept
 from fastdrop.mask import BoundMask, Mask
+from fastdrop.window import PADDINGS, pair, window_of
 
 
 def dropout(x: Any, mask: Mask, *, out: Array | None = None) -> tuple[Array, Callable[..., Array]]:
@@ -138,14 +139,9 @@ def dense(
     fan_in, fan_out = weight.shape
     if x.shape[-1] != fan_in:
         _validate.fail_value("x", f"of shape (..., {fan_in}) to fit `weight` {weight.shape}", x.shape)
-    if bias is not None:
-        bias = _validate.float_array("bias", bias, ndim=1)
-        _validate.same_dtype("bias", bias, x.dtype, "x")
-        _validate.exact_shape("bias", bias, (fan_out,))
+    bias = _bias(bias, fan_out, x.dtype)
     act = activations.get(activation)
-    for name, mask in (("input_mask", input_mask), ("output_mask", output_mask)):
-        if mask is not None:
-            _validate.instance(name, mask, Mask, "a fastdrop.Mask or None")
+    _check_masks(input_mask, output_mask)
     y_shape = (*x.shape[:-1], fan_out)
     if out is not None:
         _validate.out_array("out", out, y_shape, x.dtype, "x", x)
@@ -156,7 +152,7 @@ def dense(
             x = x.copy()
     bound_in = None if input_mask is None else input_mask.bind(x.shape, as_matrix=True)
     bound_out = None if output_mask is None else output_mask.bind(y_shape, as_matrix=act != activations.SOFTMAX)
-    weight, bias = contiguous(weight), None if bias is None else contiguous(bias)
+    weight = contiguous(weight)
     if act == activations.SOFTMAX:
         return _dense_softmax(x, weight, bias, bound_in, bound_out, y_shape, out)
     kind = act
@@ -180,6 +176,21 @@ def dense(
         return (None if dx is None else dx.reshape(x_shape)), dweight, dbias
 
     return (y if out is None else out), backward
+
+
+def _bias(bias: Any, fan_out: int, dtype: np.dtype[Any]) -> Array | None:
+    if bias is None:
+        return None
+    bias = _validate.float_array("bias", bias, ndim=1)
+    _validate.same_dtype("bias", bias, dtype, "x")
+    _validate.exact_shape("bias", bias, (fan_out,))
+    return contiguous(bias)
+
+
+def _check_masks(input_mask: Any, output_mask: Any) -> None:
+    for name, mask in (("input_mask", input_mask), ("output_mask", output_mask)):
+        if mask is not None:
+            _validate.instance(name, mask, Mask, "a fastdrop.Mask or None")
 
 
 def _dense_softmax(
@@ -214,3 +225,102 @@ def _dense_softmax(
         return (None if dx is None else dx.reshape(x.shape)), dweight, dbias
 
     return out, backward
+
+
+def conv2d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    strides: int | tuple[int, int] = 1,
+    padding: str = "valid",
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    activation: str | Callable[..., Array] | None = None,
+    input_mask: Mask | None = None,
+    output_mask: Mask | None = None,
+) -> tuple[Array, Backward]:
+    """Compute a fused convolution layer: ``y = drop_out(activation(conv(drop_in(x), weight) + bias))``.
+
+    Parameters
+    ----------
+    x : array, shape (rows, height, width, channels), float32 or float64
+    weight : array, shape (kernel_height, kernel_width, channels / groups, filters), dtype of x
+    bias : array, shape (filters,), dtype of x, optional
+    strides, dilation : int or (int, int), at least 1
+        Distance of the places of the kernel, and of its elements, along height and width.
+    padding : "valid" or "same"
+        None; or zeros, so that height and width of y are ``ceil(extent / stride)``, the odd row and column at the end, as
+        TensorFlow does it.
+    groups : int >= 1
+        Channels and filters are cut into so many groups, each convolved with its own.
+    activation : None, a name or a function of `fastdrop.activations`
+    input_mask, output_mask : Mask, optional
+        Dropout on x and on the activated result.
+
+    Returns
+    -------
+    y : array, shape (rows, new height, new width, filters), dtype of x
+    backward : callable
+        ``dx, dweight, dbias = backward(dy, input_gradient=True)``: new arrays; dx is None with ``input_gradient=False``,
+        dbias is None without a bias.
+
+    Raises
+    ------
+    TypeError: dtypes other than float32 and float64, or mixed. ValueError: shapes that do not fit, a kernel larger than x.
+
+    Notes
+    -----
+    ``z[r, i, j] = sum over p, q, c of x[r, i * stride + p * dilation - before, j * stride + q * dilation - before, c] *
+    weight[p, q, c] + bias``: the kernel is not turned around. It is computed as a product with the patches of x, which are made
+    a cache's worth at a time; results do not depend on threads or on how a batch is cut.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop as fd
+    >>> y, backward = fd.conv2d(np.ones((1, 3, 3, 1), "float32"), np.ones((2, 2, 1, 1), "float32"))
+    >>> y[0, :, :, 0]
+    array([[4., 4.],
+           [4., 4.]], dtype=float32)
+    """
+    x = _validate.float_array("x", x, ndim=4)
+    weight = _validate.float_array("weight", weight, ndim=4)
+    _validate.same_dtype("weight", weight, x.dtype, "x")
+    groups = _validate.integer("groups", groups, 1)
+    channels, filters = x.shape[3], weight.shape[3]
+    if channels != weight.shape[2] * groups or channels == 0:
+        wanted = f"of {weight.shape[2] * groups} channels to fit `weight` {weight.shape} with {groups} groups"
+        _validate.fail_value("x", wanted, x.shape)
+    if filters % groups or math.prod(weight.shape) == 0:
+        _validate.fail_value("weight", f"not empty, with filters that are a multiple of the {groups} groups", weight.shape)
+    bias = _bias(bias, filters, x.dtype)
+    act = activations.get(activation)
+    _check_masks(input_mask, output_mask)
+    size = weight.shape[0], weight.shape[1]
+    steps, apart = pair("strides", strides), pair("dilation", dilation)
+    window = window_of((x.shape[1], x.shape[2]), size, steps, apart, _validate.choice("padding", padding, PADDINGS), "`weight`")
+    y_shape = (len(x), *window.places, filters)
+    x, weight, backend = contiguous(x), contiguous(weight), default_backend()
+    bound_in = (
+        None if input_mask is None else input_mask.bind(convolved.input_shape(x.shape, input_mask.noise_shape), as_matrix=True)
+    )
+    bound_out = None if output_mask is None else output_mask.bind(y_shape, as_matrix=act != activations.SOFTMAX)
+    softmax, kind, fused_out = False, ActivationKind.LINEAR, None
+    if act == activations.SOFTMAX:
+        softmax = True
+    else:
+        kind, fused_out = act, bound_out
+    z, inner = convolved.conv2d(backend, x, weight, bias, window, groups, kind, bound_in, fused_out, True)
+    y = p = backend.softmax_forward(z.reshape(-1, filters)).reshape(y_shape) if softmax else z
+    if softmax and bound_out is not None:
+        y = backend.dropout_forward(p, bound_out)
+
+    def backward(dy: Any, input_gradient: bool = True) -> tuple[Array | None, Array, Array | None]:
+        dy = contiguous(_gradient(dy, y_shape, x.dtype))
+        if softmax:
+            dy = dy if bound_out is None else backend.dropout_backward(dy, bound_out)
+            dy = backend.softmax_backward(dy.reshape(-1, filters), p.reshape(-1, filters)).reshape(y_shape)
+        dweight, dbias = np.empty_like(weight), None if bias is None else np.empty_like(bias)
+        return inner(dy, input_gradient, dweight, dbias, False), dweight, dbias
+
+    return y, backward

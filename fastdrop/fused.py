@@ -161,7 +161,7 @@ class _CompactDense:
             self._kept_x = _as_kept(x)
         rows = self._kept_x.units.bounds[-1]
         self._y_units = backend.units(output_mask) if can_skip(output_mask) else Units((0, rows), (None,))
-        cuts = list(_common_groups(self._kept_x.units, self._y_units))
+        cuts = list(common_groups(self._kept_x.units, self._y_units))
         self._segments: list[_Segment] = []
         for low, high, x_group, y_group in cuts:
             columns = self._y_units.kept[y_group]
@@ -183,8 +183,8 @@ class _CompactDense:
         """Deliver the gradients of the parameters, and return dx where it is wanted."""
         dy, dxs = dy if isinstance(dy, Kept) else _as_kept(dy), []
         single = len(self._segments) == 1
-        weight_total = _Total(self._backend, dweight, accumulate, single)
-        bias_total = _Total(self._backend, dbias, accumulate, single)
+        weight_total = Total(self._backend, dweight, accumulate, single)
+        bias_total = Total(self._backend, dbias, accumulate, single)
         for low, high, x_group, y_group, x, copy, masks, y, z in self._segments:
             w = self._weight_of(x_group, y_group) if copy is None else copy
             dw = None if dweight is None else np.empty_like(w)
@@ -211,7 +211,7 @@ class _CompactDense:
         return self._weight if rows is None and columns is None else self._backend.gather(self._weight, rows, columns)
 
 
-class _Total:
+class Total:
     """The gradient of a parameter, of which the segments' gradients are some rows and columns each."""
 
     def __init__(self, backend: AbstractBackend, target: Gradient, accumulate: bool, single: bool) -> None:
@@ -241,7 +241,7 @@ def _as_kept(x: Array) -> Kept:
     return Kept((x,), Units((0, len(x)), (None,)), x.shape)
 
 
-def _common_groups(x: Units, y: Units) -> Iterator[tuple[int, int, int, int]]:
+def common_groups(x: Units, y: Units) -> Iterator[tuple[int, int, int, int]]:
     """Yield (first row, last row, group of x, group of y) of all rows that share both."""
     i = j = 0
     for low, high in pairwise(sorted({*x.bounds, *y.bounds})):

@@ -1,8 +1,8 @@
-"""Which layers are done as one step: Dropout -> Dense -> Activation -> Dropout, where they stand together.
+"""Which layers are done as one step: Dropout -> Dense or Conv2D -> Activation -> Dropout, where they stand together.
 
-A Dropout between two Dense layers is the output mask of the first; a leading one is the input mask of the Dense behind it. No
-mask follows softmax in one step. Nested networks are opened, so that layers fuse across their borders; a Residual is a step
-of its own, with steps inside.
+A Dropout between two of them is the output mask of the first; a leading one is the input mask of the one behind it. No mask
+follows softmax in one step. Nested networks are opened, so that layers fuse across their borders; a Residual is a step of its
+own, with steps inside.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from fastdrop._types import Shape
 from fastdrop.layers.activation import Activation
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.chain import opened
-from fastdrop.layers.dense import Dense, FusedDense, dense_steps
+from fastdrop.layers.dense import FusedDense
 from fastdrop.layers.dropout import Dropout
 from fastdrop.layers.passes import Step
 from fastdrop.layers.residual import Residual, ResidualStep
+from fastdrop.layers.weighted import AbstractWeighted
 
 Group: TypeAlias = tuple[AbstractLayer, ...]
 """Neighbouring layers that become one step."""
@@ -50,11 +51,11 @@ def groups(layers: Sequence[AbstractLayer]) -> list[Group]:
 def _group_length(chain: Sequence[AbstractLayer]) -> int:
     """Return how many layers from the first one on are done together."""
     n = 1 if isinstance(chain[0], Dropout) else 0
-    dense = chain[n] if n < len(chain) else None
-    if not isinstance(dense, Dense):
+    weighted = chain[n] if n < len(chain) else None
+    if not isinstance(weighted, AbstractWeighted):
         return 1
     n += 1
-    activation = dense.activation
+    activation = weighted.activation
     following = chain[n] if n < len(chain) else None
     if isinstance(following, Activation) and activation == "linear" and following.activation != activations.SOFTMAX:
         activation = following.activation
@@ -68,13 +69,12 @@ def _steps(group: Group) -> tuple[Step, ...]:
     first = group[0]
     if isinstance(first, Residual):
         return (ResidualStep(plan(first.layers), first.gate),)
-    at = next((i for i, layer in enumerate(group) if isinstance(layer, Dense)), None)
+    at = next((i for i, layer in enumerate(group) if isinstance(layer, AbstractWeighted)), None)
     if at is None:
         return (first,)
-    dense, before, behind = group[at], group[:at], group[at + 1 :]
-    assert isinstance(dense, Dense)
-    return dense_steps(
-        dense,
+    weighted, before, behind = group[at], group[:at], group[at + 1 :]
+    assert isinstance(weighted, AbstractWeighted)
+    return weighted.steps(
         activation=next((layer for layer in behind if isinstance(layer, Activation)), None),
         input_dropout=next((layer for layer in before if isinstance(layer, Dropout)), None),
         output_dropout=next((layer for layer in behind if isinstance(layer, Dropout)), None),

@@ -8,27 +8,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from fastdrop import _configurable, _validate, evaluation, fusion, inference, monte_carlo, serialization, training
+from fastdrop import _configurable, _validate, evaluation, fusion, inference, layers, monte_carlo, serialization, training
 from fastdrop._configurable import Config
 from fastdrop._types import Array, Shape
 from fastdrop.backends.select import default_backend
 from fastdrop.errors import StateError
-from fastdrop.layers import (
-    Activation,
-    AlphaDropout,
-    Dense,
-    DropBlock2D,
-    DropConnect,
-    Dropout,
-    DropPath,
-    Flatten,
-    GaussianDropout,
-    GaussianNoise,
-    Residual,
-    SpatialDropout1D,
-    SpatialDropout2D,
-    SpatialDropout3D,
-)
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.chain import AbstractChain
 from fastdrop.layers.conversion import weight_factors
@@ -221,8 +205,8 @@ class Sequential(AbstractChain):
         Dense layer, or none follows; the error names the layer. RuntimeError: the network has no parameters yet.
         """
         state, paths = self.state_dict(), {layer: path[:-1] for path, layer, _ in self.walk()}
-        for dense, factor in weight_factors(self.layers, self._known_shape(), paths).items():
-            weight = state[f"{paths[dense]}.weight"]
+        for layer, factor in weight_factors(self.layers, self._known_shape(), paths).items():
+            weight = state[f"{paths[layer]}.weight"]
             weight[...] = weight.astype(np.float64) * factor
         net = Sequential.from_config(_with_mode_upscale(self.get_config()))
         net.load_state_dict(state)
@@ -231,23 +215,8 @@ class Sequential(AbstractChain):
         return net
 
 
-LAYERS: Final = (
-    Activation,
-    AlphaDropout,
-    Dense,
-    DropBlock2D,
-    DropConnect,
-    DropPath,
-    Dropout,
-    Flatten,
-    GaussianDropout,
-    GaussianNoise,
-    Residual,
-    Sequential,
-    SpatialDropout1D,
-    SpatialDropout2D,
-    SpatialDropout3D,
-)
+LAYERS: Final = Sequential, *(getattr(layers, name) for name in layers.__all__ if name not in ("AbstractLayer", "Parameter"))
+"""What a description may describe."""
 
 
 def _layer_from_config(config: Any) -> Any:

@@ -16,9 +16,9 @@ ROOT = Path(fastdrop.__file__).parent
 
 ORDER = [  # low to high: a module imports only from what stands before it, or from within its own package
     "_version", "errors", "_types",
-    "_validate", "rng", "mask", "_config",
+    "_validate", "rng", "mask", "window", "_config",
     "backends.base", "backends.reference", "backends.formulas", "backends.cpu", "backends.select",
-    "activations", "fused", "functional",
+    "activations", "fused", "convolved", "functional",
     "_configurable", "progress", "_interrupt", "_network", "_files", "_display",
     "init", "constraints", "regularizers", "losses", "metrics", "schedules", "optim",
     "layers", "rates", "fusion", "predictor",
@@ -30,7 +30,8 @@ ORDER = [  # low to high: a module imports only from what stands before it, or f
 
 MAX_LINES = 450
 OPERATIONS = [
-    "activations", "dense", "drop_block", "dropout", "losses", "masks", "noise", "softmax", "units", "updates",
+    "activations", "conv2d", "dense", "drop_block", "dropout", "losses", "masks", "noise", "pooling", "softmax", "units",
+    "updates",
 ]  # fmt: skip
 FILES = sorted(path for path in ROOT.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}

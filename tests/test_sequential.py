@@ -554,15 +554,15 @@ def paper(rate: float = 0.5) -> fd.Dropout:
         (lambda: [paper(), fd.Activation("tanh"), fd.Dense(2)], "`layers.1` must be positively homogeneous to stand between the"),
         (
             lambda: [fd.Dense(3), paper(), fd.Residual([fd.Dense(3)]), fd.Dense(2)],
-            "Dropout at 1 and the next Dense, got residual (Residual)",
+            "Dropout at 1 and the next Dense or Conv2D, got residual (Residual)",
         ),
         (
             lambda: [fd.Residual([fd.Dense(4), paper()]), fd.Dense(2)],
-            "`layers.0.1` must be followed by a Dense, whose weight takes",
+            "`layers.0.1` must be followed by a Dense or Conv2D, whose weight takes",
         ),
         (
             lambda: [fd.Dense(2), paper()],
-            "`layers.1` must be followed by a Dense, whose weight takes its factor, got a Dropout at the end",
+            "`layers.1` must be followed by a Dense or Conv2D, whose weight takes its factor, got a Dropout at the end",
         ),
     ],
 )

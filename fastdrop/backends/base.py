@@ -27,6 +27,7 @@ import numpy.typing as npt
 from fastdrop._types import ActivationKind, Array, Domain, Indices, UpdateKind
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
+from fastdrop.window import Window
 
 LEAKY_RELU_SLOPE = 0.2
 """Slope of leaky_relu for negative inputs (Keras's default for the function)."""
@@ -262,6 +263,65 @@ class AbstractBackend(ABC):
         ``dx = drop_in(dz @ weight.T)``, by the weight before its update. `y` and `z` are what dense_forward returned. Where the
         output mask drops everything, all gradients are zeros, whatever x and weight hold: 0 * inf would be NaN.
         """
+
+    # Images (rows, height, width, channels); windows as in `fastdrop.window`
+
+    @abstractmethod
+    def conv2d_forward(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        window: Window,
+        activation: ActivationKind,
+        input_mask: BoundMask | None,
+        output_mask: BoundMask | None,
+        keep_z: bool,
+    ) -> tuple[Array, Array | None]:
+        """Return (y, z), both (rows, *window.places, filters); weight (*window.size, channels, filters); padding is zeros.
+
+        ``z[r, i, j] = sum over p, q, c of drop_in(x)[r, i', j', c] * weight[p, q, c] + bias``, ``y = drop_out(act(z))``. Masks
+        view matrices whose columns are channels, or filters; the input mask may also have a row for each row of x. z is returned
+        where `keep_z` and `needs_z(activation)`, else None.
+        """
+
+    @abstractmethod
+    def conv2d_backward(
+        self,
+        dy: Array,
+        x: Array,
+        weight: Array,
+        y: Array,
+        z: Array | None,
+        window: Window,
+        activation: ActivationKind,
+        input_mask: BoundMask | None,
+        output_mask: BoundMask | None,
+        want_dx: bool,
+        dweight: Array | Update | None,
+        dbias: Array | Update | None,
+        accumulate: bool,
+    ) -> Array | None:
+        """Deliver `dweight` and `dbias` and return dx where `want_dx`, else None; as `dense_backward`, for `conv2d_forward`."""
+
+    @abstractmethod
+    def max_pool_forward(self, x: Array, window: Window) -> Array:
+        """Return the largest element of each channel in each window (rows, *window.places, channels); padding is never chosen.
+
+        NaN is larger than anything. Of equal elements the first one is chosen, of several NaN the last one.
+        """
+
+    @abstractmethod
+    def max_pool_backward(self, dy: Array, x: Array, window: Window) -> Array:
+        """Return dx: dy goes to the element that was chosen."""
+
+    @abstractmethod
+    def average_pool_forward(self, x: Array, window: Window) -> Array:
+        """Return the mean of each channel in each window, of the elements that are no padding."""
+
+    @abstractmethod
+    def average_pool_backward(self, dy: Array, window: Window) -> Array:
+        """Return dx (rows, *window.image, channels)."""
 
     # Activations
 

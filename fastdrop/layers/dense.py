@@ -9,33 +9,28 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import numpy as np
 
-from fastdrop import _configurable, _validate, activations, constraints, fused, init, regularizers
+from fastdrop import _validate, activations, fused
 from fastdrop._configurable import Config
 from fastdrop._types import ActivationKind, Array, Shape
-from fastdrop.backends.base import PackedWeight, Update
+from fastdrop.backends.base import PackedWeight
 from fastdrop.backends.select import default_backend
 from fastdrop.constraints import AbstractConstraint
 from fastdrop.fused import Kept
 from fastdrop.init import AbstractInitializer
 from fastdrop.layers.activation import Activation
-from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.dropout import Dropout
-from fastdrop.layers.parameter import Initial, Parameter
-from fastdrop.layers.passes import InnerBackward, Pass, Step, Updates, run_chain
+from fastdrop.layers.parameter import Parameter
+from fastdrop.layers.passes import InnerBackward, Pass, Step, Updates
+from fastdrop.layers.weighted import AbstractWeighted, gradient_target, no_backward
 from fastdrop.mask import BoundMask
 from fastdrop.regularizers import L1L2
 
-DESCRIBED: Final = tuple(
-    f"{which}_{part}" for which in ("weight", "bias") for part in ("initializer", "regularizer", "constraint")
-)
-"""Arguments of Dense that are objects with descriptions of their own."""
 
-
-class Dense(AbstractLayer):
+class Dense(AbstractWeighted):
     """Compute ``y = activation(x @ weight + bias)`` over the last axis of x.
 
     Parameters
@@ -81,18 +76,19 @@ class Dense(AbstractLayer):
         input_shape: Any = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(input_shape=input_shape, name=name)
+        super().__init__(
+            activation,
+            use_bias,
+            weight_initializer,
+            bias_initializer,
+            weight_regularizer,
+            bias_regularizer,
+            weight_constraint,
+            bias_constraint,
+            input_shape=input_shape,
+            name=name,
+        )
         self.units = _validate.integer("units", units, 1)
-        self.activation = activations.name_of(activation)
-        self.use_bias = _validate.boolean("use_bias", use_bias)
-        self.weight_initializer = init.get("weight_initializer", weight_initializer)
-        self.bias_initializer = init.get("bias_initializer", bias_initializer)
-        self.weight_regularizer = regularizers.get("weight_regularizer", weight_regularizer)
-        self.bias_regularizer = regularizers.get("bias_regularizer", bias_regularizer)
-        self.weight_constraint = constraints.get("weight_constraint", weight_constraint)
-        self.bias_constraint = constraints.get("bias_constraint", bias_constraint)
-        self.weight: Parameter | None = None
-        self.bias: Parameter | None = None
 
     def _output_shape(self, input_shape: Shape) -> Shape:
         if self.weight is not None:
@@ -101,48 +97,20 @@ class Dense(AbstractLayer):
             _validate.fail_value("x", f"of shape (rows, ..., fan_in) for layer {self.name!r}, fan_in at least 1", input_shape)
         return (*input_shape[:-1], self.units)
 
-    def _create(self, input_shape: Shape) -> None:
-        if self.weight is not None:
-            return
-        self.weight = Parameter(
-            "weight",
-            Initial(self.weight_initializer, (input_shape[-1], self.units)),
-            regularizer=self.weight_regularizer,
-            constraint=self.weight_constraint,
-        )
-        if self.use_bias:
-            self.bias = Parameter(
-                "bias",
-                Initial(self.bias_initializer, (self.units,)),
-                decays=False,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-            )
+    def _weight_shape(self, input_shape: Shape) -> Shape:
+        return input_shape[-1], self.units
 
-    @property
-    def own_parameters(self) -> dict[str, Parameter]:
-        """Weight, then bias."""
-        return {name: p for name, p in (("weight", self.weight), ("bias", self.bias)) if p is not None}
-
-    @property
-    def is_built(self) -> bool:
-        """Whether the weight exists."""
-        return self.weight is not None
-
-    @property
-    def trainable(self) -> bool:
-        """Whether a gradient of weight or bias is wanted."""
-        weight, bias = self.weight, self.bias
-        return (weight is not None and weight.trainable) or (bias is not None and bias.trainable)
-
-    def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
-        """Return (y, backward)."""
-        return run_chain(dense_steps(self), x, pass_)
-
-    def _arguments(self) -> Config:
-        parts = {name: getattr(self, name) for name in DESCRIBED}
-        own = {name: None if part is None else _configurable.describe(part) for name, part in parts.items()}
-        return super()._arguments() | own
+    def steps(
+        self,
+        activation: Activation | None = None,
+        input_dropout: Dropout | None = None,
+        output_dropout: Dropout | None = None,
+    ) -> tuple[Step, ...]:
+        """Return the steps of the layer and its neighbours: one, and a second one for softmax."""
+        name = self.activation if activation is None else activation.activation
+        if name == activations.SOFTMAX:
+            return FusedDense(self, ActivationKind.LINEAR, input_dropout), Activation(activations.SOFTMAX)
+        return (FusedDense(self, ActivationKind[name.upper()], input_dropout, output_dropout),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +143,7 @@ class FusedDense:
         weight_dropout = self.dense.weight_dropout
         if weight_dropout is not None and pass_.monte_carlo is not None and pass_.monte_carlo.passes > 1:
             whole = replace(self, gives_kept=False)
-            return np.concatenate([whole.apply(rows, one)[0] for rows, one in pass_.each(x)]), _no_backward
+            return np.concatenate([whole.apply(rows, one)[0] for rows, one in pass_.each(x)]), no_backward
         backend, w, weight_mask = default_backend(), weight.value, None
         if weight_dropout is not None:
             weight_mask = weight_dropout.bind(w.shape, pass_.without_rows(), as_matrix=False)
@@ -192,8 +160,8 @@ class FusedDense:
             y = fused.expand(backend, y)
 
         def backward(dy: Any, want_dx: bool, updates: Updates) -> Any:
-            dweight = _target(weight, updates) if weight_mask is None else _dropped_gradient(weight)
-            dbias = None if bias is None else _target(bias, updates)
+            dweight = gradient_target(weight, updates) if weight_mask is None else _dropped_gradient(weight)
+            dbias = None if bias is None else gradient_target(bias, updates)
             dy = dy if len(y_shape) == 2 else dy.reshape(matrix_shape)
             dy = dy if units is None else fused.compact(backend, dy, units)
             dx = inner(dy, want_dx, dweight, dbias, True)
@@ -235,16 +203,11 @@ class FrozenDense:
         if x.ndim != 2:
             x = x.reshape(math.prod(x_shape[:-1]), x_shape[-1])
         y, _ = default_backend().dense_forward(x, self.weight, self.bias, self.activation, input_mask, output_mask, keep_z=False)
-        return y if len(y_shape) == 2 else y.reshape(y_shape), _no_backward
+        return y if len(y_shape) == 2 else y.reshape(y_shape), no_backward
 
     def frozen(self) -> FrozenDense:
         """Return this."""
         return self
-
-
-def _no_backward(_dy: Array, _want_dx: bool, _updates: Updates) -> Array | None:
-    """Stand where a backward pass is never asked for."""
-    return None
 
 
 def _bind(dropout: Dropout | None, shape: Shape, pass_: Pass) -> BoundMask | None:
@@ -252,27 +215,6 @@ def _bind(dropout: Dropout | None, shape: Shape, pass_: Pass) -> BoundMask | Non
     return None if dropout is None else dropout.bind(shape, pass_, as_matrix=True)
 
 
-def _target(parameter: Parameter, updates: Updates) -> Array | Update | None:
-    """Return where a parameter's gradient goes: to its update, else into its array; nowhere while it is frozen."""
-    if not parameter.trainable:
-        return None
-    update = updates.pop(parameter, None)
-    return parameter.grad if update is None else update
-
-
 def _dropped_gradient(weight: Parameter) -> Array | None:
     """Return an array for the gradient of what stands in place of a weight; None while it is frozen."""
     return np.zeros(weight.shape, weight.dtype) if weight.trainable else None
-
-
-def dense_steps(
-    dense: Dense,
-    activation: Activation | None = None,
-    input_dropout: Dropout | None = None,
-    output_dropout: Dropout | None = None,
-) -> tuple[Step, ...]:
-    """Return the steps of a Dense layer and its neighbours: one, and a second one for softmax."""
-    name = dense.activation if activation is None else activation.activation
-    if name == activations.SOFTMAX:
-        return FusedDense(dense, ActivationKind.LINEAR, input_dropout), Activation(activations.SOFTMAX)
-    return (FusedDense(dense, ActivationKind[name.upper()], input_dropout, output_dropout),)

@@ -54,6 +54,11 @@ class AbstractMasked(AbstractLayer):
     def rate(self, rate: float) -> None:
         self._mask = self._mask.varied(rate=self.check_strength(rate))
 
+    @property
+    def noise_shape(self) -> tuple[int | None, ...] | None:
+        """Shape of the mask, None for that of x."""
+        return self._mask.noise_shape
+
     def keep_prob(self, shape: Shape) -> float:
         """Return the probability that an element of an x of that shape is kept, whatever its number of rows."""
         mask = self._mask_of(shape)

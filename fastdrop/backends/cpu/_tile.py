@@ -1,4 +1,4 @@
-"""The register tile of all matrix products as portable vector code: how its panels are packed, and the micro-kernel.
+"""The register tile of all matrix products, and the micro-kernel, as portable vector code.
 
 Notation: a panel of op(a) is (depth, height), one of op(b) (depth, NR), both in that order in memory; a tile of c is
 height x NR. Heights are those of `HEIGHTS`: MR, and lower ones for the last rows of a matrix. As in `_vector`, plain Python
@@ -18,7 +18,6 @@ from numba import types  # noqa: E402
 from numba.core import cgutils  # noqa: E402
 
 from fastdrop.backends.cpu._vector import (  # noqa: E402
-    I32,
     I64,
     LANES,
     SIMD_BITS,
@@ -39,8 +38,6 @@ MR = {512: 12, 256: 6, 128: 4}[SIMD_BITS]
 HEIGHTS: Final = {512: (12, 8, 4, 2, 1), 256: (6, 4, 2, 1), 128: (4, 2, 1)}[SIMD_BITS]
 UNROLL = 4
 """The depth of a panel is a multiple of it."""
-A_PANEL, B_PANEL = 0, 1
-"""Which panel to pack: MR rows of op(a) (or a lower tile's), or NR columns of op(b)."""
 
 
 # tile_columns(array): columns of the register tile for the array's dtype
@@ -55,138 +52,6 @@ def tile_columns(_typing: Any, array: Any) -> Any:
     """Return NR for an array of float32 and NR / 2 for float64, known when a kernel is compiled."""
     columns = NR * 32 // array.dtype.bitwidth
     return types.intp(array), lambda _context, _builder, _signature, _args: I64(columns)
-
-
-def _panel_vectors(panel: int, lanes: int) -> int:
-    """Return how many vectors a row of a panel takes."""
-    return VECTORS if panel == B_PANEL else -(-MR // lanes)
-
-
-# copy_panel(source, at, stride, depth, width, target, to, height, panel): a panel whose rows lie in memory as they are packed
-
-
-def _copy_panel_body(
-    source: Any, at: int, stride: int, depth: int, width: int, target: Any, to: int, height: int, panel: int
-) -> None:
-    flat, packed = source.reshape(-1), target.reshape(-1)
-    for k in range(depth):
-        row = packed[to + k * height : to + (k + 1) * height]
-        row[:] = 0
-        row[: min(width, height)] = flat[at + k * stride : at + k * stride + min(width, height)]
-
-
-@with_body(_copy_panel_body)
-def copy_panel(
-    _typing: Any, source: Any, at: Any, stride: Any, depth: Any, width: Any, target: Any, to: Any, height: Any, panel: Any
-) -> Any:
-    """``target[to + k * height + q] = source[at + k * stride + q]`` for k < depth and q < height, 0 where q >= width.
-
-    `panel` is a literal, `A_PANEL` or `B_PANEL`; `height` is at most its width. Up to one panel row beyond the last element is
-    overwritten; nothing of source beyond `width` is touched.
-    """
-    if not isinstance(panel, types.IntegerLiteral):
-        return None
-    vector, lanes = vector_type(source)
-    vectors = _panel_vectors(panel.literal_value, lanes)
-
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, at, stride, depth, width, target, to, height, _panel = args
-        align = signature.args[0].dtype.bitwidth // 8
-        get = element(context, builder, signature.args[0], source, at)
-        put = element(context, builder, signature.args[5], target, to)
-        masks = [first_lanes(builder, lanes, builder.sub(width, I64(j * lanes))) for j in range(vectors)]
-        whole = builder.icmp_signed(">=", width, I64(vectors * lanes))
-        with builder.if_else(whole) as branches:
-            for branch, masked in zip(branches, (False, True), strict=True):
-                with branch, cgutils.for_range(builder, depth) as loop:
-                    row = builder.gep(get, [builder.mul(loop.index, stride)])
-                    line = builder.gep(put, [builder.mul(loop.index, height)])
-                    for j in range(vectors):
-                        pointer = builder.gep(row, [I64(j * lanes)])
-                        value = load(builder, pointer, vector, align, masks[j] if masked else None)
-                        store(builder, value, builder.gep(line, [I64(j * lanes)]), align)
-        return context.get_dummy_value()
-
-    integer = types.intp
-    return types.void(source, integer, integer, integer, integer, target, integer, integer, panel), code
-
-
-# transpose_panel(source, at, stride, last, depth, target, to, height, panel): a panel whose columns lie in memory
-
-
-def _transpose_panel_body(
-    source: Any, at: int, stride: int, last: int, depth: int, target: Any, to: int, height: int, panel: int
-) -> None:
-    flat, packed = source.reshape(-1), target.reshape(-1)
-    for k in range(depth):
-        for row in range(height):
-            packed[to + k * height + row] = flat[at + min(row, last) * stride + k]
-
-
-@with_body(_transpose_panel_body)
-def transpose_panel(
-    _typing: Any, source: Any, at: Any, stride: Any, last: Any, depth: Any, target: Any, to: Any, height: Any, panel: Any
-) -> Any:
-    """``target[to + k * height + row] = source[at + min(row, last) * stride + k]`` for k < depth and row < height.
-
-    `panel` is a literal, `A_PANEL` or `B_PANEL`; `height` is at most its width. What lies behind the last element is
-    overwritten: up to as many panel rows as a vector has lanes. Nothing of source beyond k = depth is touched.
-    """
-    if not isinstance(panel, types.IntegerLiteral):
-        return None
-    vector, lanes = vector_type(source)
-    vectors = _panel_vectors(panel.literal_value, lanes)
-
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, at, stride, last, depth, target, to, height, _panel = args
-        align = signature.args[0].dtype.bitwidth // 8
-        first = element(context, builder, signature.args[0], source, at)
-        put = element(context, builder, signature.args[5], target, to)
-        rows = []
-        for row in range(vectors * lanes):
-            limited = builder.select(builder.icmp_signed("<", I64(row), last), I64(row), last)
-            rows.append(builder.mul(limited, stride))
-
-        def square(k: Any, mask: Any) -> None:
-            """Transpose `lanes` positions of all rows."""
-            transposed = []
-            for group in range(vectors):
-                pointers = [builder.gep(first, [builder.add(row, k)]) for row in rows[group * lanes : (group + 1) * lanes]]
-                transposed.append(_transposed(builder, [load(builder, pointer, vector, align, mask) for pointer in pointers]))
-            for i in range(lanes):  # in this order, so that what a store leaves behind its row is overwritten by the next
-                line = builder.gep(put, [builder.mul(builder.add(k, I64(i)), height)])
-                for group, block in enumerate(transposed):
-                    store(builder, block[i], builder.gep(line, [I64(group * lanes)]), align)
-
-        squares = builder.sdiv(depth, I64(lanes))
-        with cgutils.for_range(builder, squares) as loop:
-            square(builder.mul(loop.index, I64(lanes)), None)
-        done = builder.mul(squares, I64(lanes))
-        with builder.if_then(builder.icmp_signed("<", done, depth)):
-            square(done, first_lanes(builder, lanes, builder.sub(depth, done)))
-        return context.get_dummy_value()
-
-    integer = types.intp
-    return types.void(source, integer, integer, integer, integer, target, integer, integer, panel), code
-
-
-def _transposed(builder: Any, block: list[Any]) -> list[Any]:
-    """Transpose a square block of vectors: swap ever smaller off-diagonal halves."""
-    lanes = len(block)
-    half = lanes // 2
-    while half:
-        swapped = list(block)
-        for row in range(lanes):
-            if row & half:
-                continue
-            upper, lower = block[row], block[row + half]
-            keep = [lane if not lane & half else lanes + lane - half for lane in range(lanes)]
-            move = [lane + half if not lane & half else lanes + lane for lane in range(lanes)]
-            for target, order in ((row, keep), (row + half, move)):
-                swapped[target] = builder.shuffle_vector(upper, lower, ir.Constant(ir.VectorType(I32, lanes), order))
-        block = swapped
-        half //= 2
-    return block
 
 
 # tile_product(height, depth, a, a_at, b, b_at, c, c_at, c_stride, rows, columns, accumulate): the micro-kernel

@@ -21,19 +21,8 @@ import numpy as np
 from fastdrop._types import Array, Indices
 from fastdrop.backends.cpu import activations
 from fastdrop.backends.cpu._jit import device, kernel
-from fastdrop.backends.cpu._tile import (
-    A_PANEL,
-    B_PANEL,
-    HEIGHTS,
-    MR,
-    NR,
-    UNROLL,
-    copy_panel,
-    stream_rows,
-    tile_columns,
-    tile_product,
-    transpose_panel,
-)  # fmt: skip
+from fastdrop.backends.cpu._panels import A_PANEL, B_PANEL, copy_panel, transpose_panel
+from fastdrop.backends.cpu._tile import HEIGHTS, MR, NR, UNROLL, stream_rows, tile_columns, tile_product
 from fastdrop.backends.cpu._vector import LANES, numba
 from fastdrop.backends.cpu.epilogue import Finish, clear, drop_rows, drops, finish_rows
 from fastdrop.backends.cpu.masks import GROUP_BITS, SPAN, U64

@@ -9,9 +9,23 @@ import numpy.typing as npt
 
 from fastdrop._types import ActivationKind, Array, Indices
 from fastdrop.backends.base import AbstractBackend, Normals, PackedWeight, Units, Update
-from fastdrop.backends.reference import activations, dense, drop_block, dropout, losses, masks, noise, softmax, units, updates
+from fastdrop.backends.reference import (
+    activations,
+    conv2d,
+    dense,
+    drop_block,
+    dropout,
+    losses,
+    masks,
+    noise,
+    pooling,
+    softmax,
+    units,
+    updates,
+)
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
+from fastdrop.window import Window
 
 Weights = npt.NDArray[np.float64] | None
 
@@ -109,6 +123,56 @@ class ReferenceBackend(AbstractBackend):
     ) -> Array | None:
         """See `AbstractBackend.dense_backward`."""
         return dense.dense_backward(dy, x, weight, y, z, activation, input_mask, output_mask, want_dx, dweight, dbias, accumulate)
+
+    def conv2d_forward(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        window: Window,
+        activation: ActivationKind,
+        input_mask: BoundMask | None,
+        output_mask: BoundMask | None,
+        keep_z: bool,
+    ) -> tuple[Array, Array | None]:
+        """See `AbstractBackend.conv2d_forward`."""
+        return conv2d.conv2d_forward(x, weight, bias, window, activation, input_mask, output_mask, keep_z)
+
+    def conv2d_backward(
+        self,
+        dy: Array,
+        x: Array,
+        weight: Array,
+        y: Array,
+        z: Array | None,
+        window: Window,
+        activation: ActivationKind,
+        input_mask: BoundMask | None,
+        output_mask: BoundMask | None,
+        want_dx: bool,
+        dweight: Array | Update | None,
+        dbias: Array | Update | None,
+        accumulate: bool,
+    ) -> Array | None:
+        """See `AbstractBackend.conv2d_backward`."""
+        given = dy, x, weight, y, z, window, activation, input_mask, output_mask
+        return conv2d.conv2d_backward(*given, want_dx, dweight, dbias, accumulate)
+
+    def max_pool_forward(self, x: Array, window: Window) -> Array:
+        """See `AbstractBackend.max_pool_forward`."""
+        return pooling.max_pool_forward(x, window)
+
+    def max_pool_backward(self, dy: Array, x: Array, window: Window) -> Array:
+        """See `AbstractBackend.max_pool_backward`."""
+        return pooling.max_pool_backward(dy, x, window)
+
+    def average_pool_forward(self, x: Array, window: Window) -> Array:
+        """See `AbstractBackend.average_pool_forward`."""
+        return pooling.average_pool_forward(x, window)
+
+    def average_pool_backward(self, dy: Array, window: Window) -> Array:
+        """See `AbstractBackend.average_pool_backward`."""
+        return pooling.average_pool_backward(dy, window)
 
     def activation_forward(self, x: Array, activation: ActivationKind, out: Array | None = None) -> Array:
         """See `AbstractBackend.activation_forward`."""

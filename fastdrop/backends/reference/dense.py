@@ -52,18 +52,18 @@ def dense_backward(
 ) -> Array | None:
     """Deliver the gradients of weight and bias where wanted, and return dx where wanted."""
     if output_mask is not None and output_mask.kind == MaskKind.DROP_ALL:
-        _deliver(np.zeros_like(weight), dweight, accumulate)
-        _deliver(np.zeros(weight.shape[1], weight.dtype), dbias, accumulate)
+        deliver_gradient(np.zeros_like(weight), dweight, accumulate)
+        deliver_gradient(np.zeros(weight.shape[1], weight.dtype), dbias, accumulate)
         return np.zeros(x.shape, x.dtype) if want_dx else None
     dz = apply_mask(activation_backward(dy, y if z is None else z, activation), output_mask)
     with np.errstate(all="ignore"):
         dx = np.ascontiguousarray(apply_mask(dz @ weight.T, input_mask)) if want_dx else None
-        _deliver(apply_mask(x, input_mask).T @ dz, dweight, accumulate)
-        _deliver(dz.sum(axis=0), dbias, accumulate)
+        deliver_gradient(apply_mask(x, input_mask).T @ dz, dweight, accumulate)
+        deliver_gradient(dz.sum(axis=0), dbias, accumulate)
     return dx
 
 
-def _deliver(gradient: Array, target: Array | Update | None, accumulate: bool) -> None:
+def deliver_gradient(gradient: Array, target: Array | Update | None, accumulate: bool) -> None:
     """Put a parameter's gradient where it goes: into an array, or to an update, as if added into an array of +0.0."""
     if isinstance(target, Update):
         update(target, np.zeros_like(gradient) + gradient)

@@ -1,0 +1,192 @@
+"""The operations on images of the CPU backend: convolutions and pooling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fastdrop._types import ActivationKind, Array, Indices, MaskKind
+from fastdrop.backends.base import Update, needs_z
+from fastdrop.backends.cpu import conv2d, dense, epilogue, masks, pooling
+from fastdrop.backends.cpu._arguments import NO_BIAS, NO_DROP, readable, unfinished
+from fastdrop.backends.cpu._products import ProductOperations
+from fastdrop.mask import BoundMask
+from fastdrop.window import Pair, Window
+
+
+class ImageOperations(ProductOperations):
+    """Convolutions, as products with patches, and pooling."""
+
+    def _starts(self) -> Indices:
+        return self._scratch.take("starts", (self._threads, dense.KC), np.dtype(np.int64))
+
+    def _dropped(self, x: Array, mask: BoundMask | None) -> Array:
+        """Return drop(x), in scratch; x itself without a mask."""
+        return x if mask is None else self.dropout_forward(x, mask, self._scratch.take("images", x.shape, x.dtype))
+
+    def _patched(self, x: Array, window: Window, upsampling: Pair = (1, 1)) -> tuple[Array, conv2d.Geometry]:
+        """Return the elements of x, in scratch with their padding if the window leaves the images, and the window on them."""
+        image, reach = window.image, conv2d.reach_of(window)
+        if window.before != (0, 0) or upsampling != (1, 1) or reach[0] > image[0] or reach[1] > image[1]:
+            image = reach
+            whole = self._scratch.take("padded", (len(x), *image, x.shape[3]), x.dtype)
+            conv2d.pad_kernel(whole.size * conv2d.NANOSECONDS, readable(x), window.before, upsampling, whole)
+            x = whole
+        return readable(x).reshape(-1), conv2d.geometry_of(window, image, x.shape[3])
+
+    def _convolve(
+        self, x: Array, window: Window, upsampling: Pair, weight: Array, c: Array, finish: epilogue.Finish, c_drop: masks.U64
+    ) -> None:
+        """``c = patches(x) @ weight``, finished; weight as `pack_weight` packs it, c a matrix."""
+        images, geometry = self._patched(x, window, upsampling)
+        depth = window.taps * x.shape[3]
+        work = dense.nanoseconds(*c.shape, depth, dense.PACKED, finish[3])
+        given = images, geometry, depth, weight, c, finish, c_drop
+        conv2d.patches_kernel(work, *given, self._product_scratch(c.dtype), self._starts())
+
+    def _add_patches(self, dz: Array, window: Window, weight: Array, dx: Array) -> None:
+        """Write the gradient of images: each patch of ``dz @ weight.T`` is added where it lies; both are matrices."""
+        (top, left), (height, width), channels = window.before, conv2d.reach_of(window), dx.shape[3]
+        patches = self._scratch.take("patches", (len(dz), len(weight)), dz.dtype)
+        self._product(dz, weight, patches, (False, dense.TRANSPOSED, False), NO_DROP, unfinished(patches), NO_DROP)
+        whole = self._scratch.take("padded", (len(dx), height * width * channels), dz.dtype)
+        geometry = conv2d.geometry_of(window, (height, width), channels)
+        conv2d.add_patches_kernel((whole.size + patches.size) * conv2d.NANOSECONDS, patches, geometry, whole)
+        inner = whole.reshape(len(dx), height, width, channels)[:, top : top + dx.shape[1], left : left + dx.shape[2]]
+        dx[:, inner.shape[1] :] = 0
+        dx[:, :, inner.shape[2] :] = 0
+        dx[:, : inner.shape[1], : inner.shape[2]] = inner
+
+    def conv2d_forward(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        window: Window,
+        activation: ActivationKind,
+        input_mask: BoundMask | None,
+        output_mask: BoundMask | None,
+        keep_z: bool,
+    ) -> tuple[Array, Array | None]:
+        filters = weight.shape[3]
+        y = np.empty((len(x), *window.places, filters), x.dtype)
+        z = np.empty_like(y) if keep_z and needs_z(activation) else None
+        packed = self.pack_weight(weight.reshape(-1, filters)).data
+        offsets = NO_BIAS[y.dtype] if bias is None else readable(bias)
+        size = x.itemsize * x.shape[3] * math.prod(conv2d.reach_of(window))
+        for low, high in _batches(len(x), size, input_mask, output_mask):
+            finished = y[low:high].reshape(-1, filters)
+            c = finished if z is None else z[low:high].reshape(-1, filters)
+            finish = finished, z is not None, offsets, int(activation)
+            source = self._dropped(x[low:high], _part(input_mask, low, high, len(x)))
+            self._convolve(source, window, (1, 1), packed, c, finish, self._plan(_part(output_mask, low, high, len(x))))
+        return y, z
+
+    def conv2d_backward(
+        self,
+        dy: Array,
+        x: Array,
+        weight: Array,
+        y: Array,
+        z: Array | None,
+        window: Window,
+        activation: ActivationKind,
+        input_mask: BoundMask | None,
+        output_mask: BoundMask | None,
+        want_dx: bool,
+        dweight: Array | Update | None,
+        dbias: Array | Update | None,
+        accumulate: bool,
+    ) -> Array | None:
+        if len(x) == 0 or (output_mask is not None and output_mask.kind == MaskKind.DROP_ALL):
+            return self._no_gradient(x, want_dx, dweight, dbias, accumulate)
+        channels, filters = weight.shape[2:]
+        matrix = -1, filters
+        state, dx = y if z is None else z, np.empty(x.shape, x.dtype) if want_dx else None
+        adds = conv2d.adds_patches(window, channels, filters, x.dtype)
+        turned_window, upsampling = window.transposed()
+        turned = None
+        if want_dx and not adds:
+            turned = self.pack_weight(np.ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2)).reshape(-1, channels)).data
+        weight_grad, bias_grad = _gradient_array(dweight, accumulate), _gradient_array(dbias, accumulate)
+        size = x.itemsize * max(window.positions * (window.taps * channels if adds else filters), math.prod(x.shape[1:]))
+        for low, high in _batches(len(x), size, input_mask, output_mask):
+            drop_in, drop_out = (_part(mask, low, high, len(x)) for mask in (input_mask, output_mask))
+            rows = dy[low:high].reshape(matrix), state[low:high].reshape(matrix)
+            dz = self._gradient(*rows, activation, drop_out, bias_grad, accumulate=True)
+            if dx is not None:
+                part = dx[low:high]
+                if turned is None:
+                    self._add_patches(dz, window, weight.reshape(matrix), part)
+                else:
+                    c, images = part.reshape(-1, channels), dz.reshape(-1, *window.places, filters)
+                    self._convolve(images, turned_window, upsampling, turned, c, unfinished(c), NO_DROP)
+                if drop_in is not None:
+                    self.dropout_backward(part, drop_in, part)
+            if weight_grad is not None:
+                images, geometry = self._patched(self._dropped(x[low:high], drop_in), window)
+                c = weight_grad.reshape(matrix)
+                work = dense.nanoseconds(*c.shape, len(dz), dense.PLAIN, int(ActivationKind.LINEAR))
+                given = images, geometry, readable(dz), c, True, unfinished(c), NO_DROP
+                conv2d.patches_gradient_kernel(work, *given, self._product_scratch(c.dtype), self._starts())
+        for gradient, target in ((weight_grad, dweight), (bias_grad, dbias)):
+            if isinstance(target, Update) and gradient is not None:
+                self.update(target, gradient)
+        return dx
+
+    def max_pool_forward(self, x: Array, window: Window) -> Array:
+        y = np.empty((len(x), *window.places, x.shape[3]), x.dtype)
+        scratch = self._scratch.take("taps", (self._threads, x.shape[3]), np.dtype(np.int64))
+        pooling.max_pool_kernel(x.size * pooling.NANOSECONDS, readable(x), pooling.frame_of(window), y, scratch)
+        return y
+
+    def max_pool_backward(self, dy: Array, x: Array, window: Window) -> Array:
+        dx = np.empty(x.shape, x.dtype)
+        taps = self._scratch.take("taps", (self._threads, x.shape[3]), np.dtype(np.int64))
+        largest = self._scratch.take("largest", taps.shape, x.dtype)
+        pooling.max_pool_gradient_kernel(
+            2 * x.size * pooling.NANOSECONDS, readable(dy), readable(x), pooling.frame_of(window), dx, largest, taps
+        )
+        return dx
+
+    def average_pool_forward(self, x: Array, window: Window) -> Array:
+        y = np.empty((len(x), *window.places, x.shape[3]), x.dtype)
+        pooling.average_pool_kernel(x.size * pooling.NANOSECONDS, readable(x), pooling.frame_of(window), y)
+        return y
+
+    def average_pool_backward(self, dy: Array, window: Window) -> Array:
+        dx = np.empty((len(dy), *window.image, dy.shape[3]), dy.dtype)
+        pooling.average_pool_gradient_kernel(dx.size * pooling.NANOSECONDS, readable(dy), pooling.frame_of(window), dx)
+        return dx
+
+
+def _batches(count: int, size: int, *masks: BoundMask | None) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) of images that are worked on together: of `size` bytes each, and of one pass of a mask."""
+    per_pass = count // max(1 if mask is None else mask.passes for mask in masks)
+    at_once = max(1, conv2d.BATCH_BYTES // max(1, size))
+    for start in range(0, count, max(1, per_pass)):
+        for low in range(start, start + per_pass, at_once):
+            yield low, min(start + per_pass, low + at_once)
+
+
+def _part(mask: BoundMask | None, low: int, high: int, count: int) -> BoundMask | None:
+    """Return the mask of images low .. high - 1 of so many."""
+    if mask is None or (low == 0 and high == count):
+        return mask
+    each = mask.rows // count
+    return mask.part(low * each, high * each)
+
+
+def _gradient_array(target: Any, accumulate: bool) -> Array | None:
+    """Return the array that a gradient is added into: the target itself, or a new one for an update."""
+    if target is None:
+        return None
+    if isinstance(target, Update):
+        return np.zeros_like(target.value)
+    if not accumulate:
+        target.fill(0)
+    array: Array = target
+    return array

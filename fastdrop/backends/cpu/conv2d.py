@@ -1,0 +1,249 @@
+"""Convolutions as products with the patches of images, which are gathered while panels are packed: no array of them is made.
+
+Notation: the patches of images (rows, height, width, channels) are a matrix (M, K), a row for each place of the window on each
+image, a column for each element of the window and channel. Forward it is ``c = patches(x) @ b``; the gradient by the weight is
+``c (+)= patches(x).T @ dz``. The gradient by the image is the convolution of dz with the weight turned around, or, where that
+is less work, each patch's gradient added into the image.
+
+Images that a window leaves are copied with their padding first, some at a time, so that element k of patch m lies at
+``starts[m] + offset(k)``. Each thread packs what it needs, then goes through the blocked loops of `dense`. Order of summation:
+that of `dense`, along K, and along M for the gradient by the weight.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastdrop._types import Array, Indices
+from fastdrop.backends.cpu._jit import device, kernel
+from fastdrop.backends.cpu._panels import copy_rows_panel, transpose_rows_panel
+from fastdrop.backends.cpu._tile import MR, NR, tile_columns
+from fastdrop.backends.cpu._vector import numba
+from fastdrop.backends.cpu.dense import (
+    KC,
+    PACKED,
+    PANELS_AT,
+    PLAIN,
+    SLACK,
+    Scratch,
+    grid,
+    multiply_rectangle,
+    padded,
+    panel_start,
+    tile_height,
+)
+from fastdrop.backends.cpu.epilogue import Finish
+from fastdrop.backends.cpu.masks import U64
+from fastdrop.window import Pair, Window
+
+prange = numba.prange
+
+Geometry: TypeAlias = tuple[int, ...]
+"""A window as kernels take it: height, width and channels of the images; size, stride, dilation and places."""
+
+PANEL_SIZE = KC * MR + SLACK
+"""Elements of a packed panel, with what lies between two."""
+MOST_PANELS = 40
+"""Most panels of patches that a thread packs at a time: they stay in its cache beside a block of b."""
+BATCH_BYTES = 1 << 21
+"""Images, or gradients of results, that are worked on at a time where they have to be made first."""
+NANOSECONDS = 0.3
+"""Estimated cost of an element that is copied or added."""
+ADDITION = 24
+"""How many multiply-adds of a product cost as much as adding an element of a patch."""
+
+
+def geometry_of(window: Window, image: Pair, channels: int) -> Geometry:
+    """Return a window as kernels take it, on images of that height and width, which it does not leave."""
+    return *image, channels, *window.size, *window.stride, *window.dilation, *window.places
+
+
+def reach_of(window: Window) -> Pair:
+    """Return height and width of an image of which all that the window sees is a part, from its first element on."""
+    height, width = (
+        (count - 1) * step + (n - 1) * apart + 1
+        for count, step, n, apart in zip(window.places, window.stride, window.size, window.dilation, strict=True)
+    )
+    return height, width
+
+
+def adds_patches(window: Window, channels: int, filters: int, dtype: np.dtype[Any]) -> bool:
+    """Return whether the gradient by the image is less work patch by patch than as a convolution: few channels, or strides."""
+    nr = NR * 4 // dtype.itemsize
+    patch, whole = window.taps * channels, -(-channels // nr) * nr
+    by_patch = window.positions * (filters * -(-patch // nr) * nr + ADDITION * patch)
+    return by_patch < math.prod(window.image) * window.taps * filters * whole
+
+
+@device
+def patch_start(geometry: Geometry, m: int) -> int:
+    """Return where patch m begins."""
+    height, width, channels, _, _, down_step, step, _, _, down, places = geometry
+    image, place = m // (down * places), m % (down * places)
+    return ((image * height + place // places * down_step) * width + place % places * step) * channels
+
+
+@device
+def run_of(geometry: Geometry, k: int) -> tuple[int, int]:
+    """Return where element k of a patch lies behind its beginning, and how many elements from there on lie together."""
+    _, width, channels, _, across, _, _, down_apart, apart, _, _ = geometry
+    tap, channel = k // channels, k % channels
+    p, q = tap // across, tap % across
+    offset = (p * down_apart * width + q * apart) * channels + channel
+    return offset, (across - q if apart == 1 else 1) * channels - channel
+
+
+@device
+def pack_patch_rows(
+    x: Array, geometry: Geometry, rows: int, i0: int, tiles: int, base: int, end: int, packed: Array, starts: Indices
+) -> None:
+    """Pack tiles of rows i0.. of the patches of x (all elements), columns base .. end - 1."""
+    for tile in range(tiles):
+        i = i0 + tile * MR
+        height = tile_height(rows - i)
+        stop = min(i + height, rows)
+        for row in range(i, stop):
+            starts[row - i] = patch_start(geometry, row)
+        for k0 in range(base, end, KC):
+            kc = min(KC, end - k0)
+            to, k = panel_start(tile, tiles, k0 - base, kc), k0
+            while k < k0 + kc:
+                offset, together = run_of(geometry, k)
+                count = min(together, k0 + kc - k)
+                transpose_rows_panel(x, starts, offset, stop - i - 1, count, packed, to + (k - k0) * height, height)
+                k += count
+            packed[to + kc * height : to + padded(kc) * height] = 0
+
+
+@device
+def pack_patch_columns(
+    x: Array, geometry: Geometry, columns: int, i0: int, tiles: int, k0: int, kc: int, packed: Array, starts: Indices
+) -> None:
+    """Pack tiles of columns i0.. of the patches, rows k0 .. k0 + kc - 1: of their transpose, as deep as there are places."""
+    for k in range(kc):
+        starts[k] = patch_start(geometry, k0 + k)
+    for tile in range(tiles):
+        i, to = i0 + tile * MR, panel_start(tile, tiles, 0, kc)
+        height = tile_height(columns - i)
+        offset, together = run_of(geometry, i)
+        width = min(height, columns - i)
+        if width <= together:
+            copy_rows_panel(x, starts, offset, kc, width, packed, to, height)
+        else:
+            for j in range(width):
+                offset, _ = run_of(geometry, i + j)
+                for k in range(kc):
+                    packed[to + k * height + j] = x[starts[k] + offset]
+        packed[to + kc * height : to + padded(kc) * height] = 0
+
+
+@kernel
+def pad_kernel(x: Array, before: Pair, upsampling: Pair, y: Array, threads: int) -> None:
+    """Write images x with zeros around, and upsampling - 1 of them between their elements, to y, as far as they fit."""
+    rows, height, width, _ = y.shape
+    top, left = before
+    down, across = upsampling
+    for t in prange(threads):
+        for line in range(t * rows * height // threads, (t + 1) * rows * height // threads):
+            row, i = line // height, line % height - top
+            target = y[row, line % height].reshape(width * x.shape[3])
+            for k in range(len(target)):
+                target[k] = 0
+            if i % down or i < 0 or i // down >= x.shape[1]:
+                continue
+            if across == 1:
+                count = min(x.shape[2], width - left) * x.shape[3]
+                source, part = x[row, i // down].reshape(x.shape[2] * x.shape[3]), target[left * x.shape[3] :]
+                for k in range(count):
+                    part[k] = source[k]
+            else:
+                for j in range(min(x.shape[2], (width - left + across - 1) // across)):
+                    y[row, line % height, left + j * across] = x[row, i // down, j]
+
+
+@kernel
+def add_patches_kernel(patches: Array, geometry: Geometry, y: Array, threads: int) -> None:
+    """Write images y (rows, elements), sums of their patches (M, K)."""
+    rows, positions = len(y), geometry[9] * geometry[10]
+    for t in prange(threads):
+        for row in range(t * rows // threads, (t + 1) * rows // threads):
+            image = y[row]
+            for k in range(len(image)):
+                image[k] = 0
+            for m in range(positions):
+                source, start, k = patches[row * positions + m], patch_start(geometry, m), 0
+                while k < len(source):
+                    offset, count = run_of(geometry, k)
+                    part, target = source[k : k + count], image[start + offset : start + offset + count]
+                    for j in range(count):
+                        target[j] += part[j]
+                    k += count
+
+
+@kernel
+def patches_kernel(
+    x: Array, geometry: Geometry, depth: int, b: Array, c: Array, finish: Finish, c_drop: U64, scratch: Scratch,
+    starts: Indices, threads: int
+) -> None:  # fmt: skip
+    """``c = patches(x) @ b``, then what `finish` and c_drop say; b (depth, columns of c) as `pack_kernel` packs it.
+
+    starts (threads, KC) is scratch.
+    """
+    packed, work, all_bits = scratch
+    rows, columns = c.shape
+    all_tiles, panels = (rows + MR - 1) // MR, (columns + tile_columns(c) - 1) // tile_columns(c)
+    parts = min(threads, len(packed) // PANEL_SIZE)
+    share = len(packed) // parts
+    most = min(MOST_PANELS, share // PANEL_SIZE)
+    deep = min(most, (depth + KC - 1) // KC)
+    for t in prange(parts):
+        own, line = packed[t * share : (t + 1) * share], work[t]
+        last = (t + 1) * all_tiles // parts
+        for tile in range(t * all_tiles // parts, last, most // deep):
+            tiles = min(most // deep, last - tile)
+            for base in range(0, depth, deep * KC):
+                end = min(depth, base + deep * KC)
+                pack_patch_rows(x, geometry, rows, tile * MR, tiles, base, end, own, starts[t])
+                multiply_rectangle(
+                    own, tile * MR, tiles, (0, tiles, 0, panels), (base, end, depth), b, PACKED, c, False, finish, c_drop,
+                    work[t, PANELS_AT:], line, all_bits[t],
+                )  # fmt: skip
+
+
+@kernel
+def patches_gradient_kernel(
+    x: Array,
+    geometry: Geometry,
+    dz: Array,
+    c: Array,
+    accumulate: bool,
+    finish: Finish,
+    c_drop: U64,
+    scratch: Scratch,
+    starts: Indices,
+    threads: int,
+) -> None:
+    """``c (+)= patches(x).T @ dz``, dz (M, columns of c); `finish` and c_drop do nothing."""
+    packed, work, all_bits = scratch
+    rows, columns = c.shape
+    depth = len(dz)
+    all_tiles, panels = (rows + MR - 1) // MR, (columns + tile_columns(c) - 1) // tile_columns(c)
+    down, across = grid(all_tiles, panels, min(threads, len(packed) // PANEL_SIZE))
+    share = len(packed) // (down * across)
+    at_once = share // PANEL_SIZE
+    for t in prange(down * across):
+        own, line = packed[t * share : (t + 1) * share], work[t]
+        last = (t // across + 1) * all_tiles // down
+        part = t % across * panels // across, (t % across + 1) * panels // across
+        for tile in range(t // across * all_tiles // down, last, at_once):
+            tiles = min(at_once, last - tile)
+            for k0 in range(0, depth, KC):
+                kc = min(KC, depth - k0)
+                pack_patch_columns(x, geometry, rows, tile * MR, tiles, k0, kc, own, starts[t])
+                multiply_rectangle(
+                    own, tile * MR, tiles, (0, tiles, *part), (k0, k0 + kc, depth), dz, PLAIN, c, accumulate, finish,
+                    c_drop, work[t, PANELS_AT:], line, all_bits[t],
+                )  # fmt: skip

@@ -1,0 +1,139 @@
+"""Pooling of images (rows, height, width, channels): the largest element, or the mean, of each channel in each window.
+
+A thread has whole images, and goes through the channels of a place together. Gradients are added up in the order of places.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+
+from fastdrop._types import Array, Indices
+from fastdrop.backends.cpu._jit import device, kernel
+from fastdrop.backends.cpu._vector import numba
+from fastdrop.backends.formulas._formula import select
+from fastdrop.window import Window
+
+prange = numba.prange
+
+NANOSECONDS = 0.3
+"""Estimated cost of an element."""
+
+
+Frame: TypeAlias = tuple[int, ...]
+"""A window as kernels take it: image, size, stride, padding before, places, two numbers each."""
+
+
+def frame_of(window: Window) -> Frame:
+    """Return a window without dilation as kernels take it."""
+    return *window.image, *window.size, *window.stride, *window.before, *window.places
+
+
+@device
+def spans(frame: Frame, i: int, j: int) -> tuple[int, int, int, int, int, int]:
+    """Return, of the window at place (i, j), the position of its first element, and which rows and columns are in the image."""
+    height, width, down, across, down_step, step, top, before, _, _ = frame
+    y, x = i * down_step - top, j * step - before
+    return y, x, max(0, -y), min(down, height - y), max(0, -x), min(across, width - x)
+
+
+@device
+def add_row(row: Array, total: Array) -> None:
+    """``total += row``."""
+    for c in range(len(row)):
+        total[c] += row[c]
+
+
+@device
+def keep_largest(row: Array, tap: int, largest: Array, taps: Indices) -> None:
+    """Put an element of the window, of each channel, in place of the largest one so far; NaN is larger than anything."""
+    for c in range(len(row)):
+        value = row[c]
+        better = (value > largest[c]) | np.isnan(value)
+        largest[c] = select(better, value, largest[c])
+        taps[c] = select(better, np.int64(tap), taps[c])
+
+
+@device
+def choose(x: Array, i: int, j: int, frame: Frame, largest: Array, taps: Indices) -> None:
+    """Write the largest elements of image x at place (i, j), and which elements of the window they are."""
+    top, left, p_first, p_last, q_first, q_last = spans(frame, i, j)
+    across = frame[3]
+    source = x[top + p_first, left + q_first]
+    for c in range(len(largest)):
+        largest[c] = source[c]
+        taps[c] = p_first * across + q_first
+    for p in range(p_first, p_last):
+        for q in range(q_first, q_last):
+            if p > p_first or q > q_first:
+                keep_largest(x[top + p, left + q], p * across + q, largest, taps)
+
+
+@kernel
+def max_pool_kernel(x: Array, frame: Frame, y: Array, taps: Indices, threads: int) -> None:
+    """Write the largest elements; taps (threads, channels) is scratch."""
+    rows = len(x)
+    for t in prange(threads):
+        for row in range(t * rows // threads, (t + 1) * rows // threads):
+            for i in range(frame[8]):
+                for j in range(frame[9]):
+                    choose(x[row], i, j, frame, y[row, i, j], taps[t])
+
+
+@kernel
+def max_pool_gradient_kernel(dy: Array, x: Array, frame: Frame, dx: Array, largest: Array, taps: Indices, threads: int) -> None:
+    """Write dx: dy goes to the largest elements; largest and taps (threads, channels) are scratch."""
+    rows, channels = len(x), x.shape[3]
+    zero = dy.dtype.type(0)
+    for t in prange(threads):
+        own = taps[t]
+        for row in range(t * rows // threads, (t + 1) * rows // threads):
+            dx[row] = zero
+            for i in range(frame[8]):
+                for j in range(frame[9]):
+                    top, left, p_first, p_last, q_first, q_last = spans(frame, i, j)
+                    choose(x[row], i, j, frame, largest[t], own)
+                    source = dy[row, i, j]
+                    for p in range(p_first, p_last):
+                        for q in range(q_first, q_last):
+                            target, tap = dx[row, top + p, left + q], p * frame[3] + q
+                            for c in range(channels):
+                                target[c] += select(own[c] == tap, source[c], zero)
+
+
+@kernel
+def average_pool_kernel(x: Array, frame: Frame, y: Array, threads: int) -> None:
+    """Write the means."""
+    rows, channels = len(x), x.shape[3]
+    for t in prange(threads):
+        for row in range(t * rows // threads, (t + 1) * rows // threads):
+            for i in range(frame[8]):
+                for j in range(frame[9]):
+                    top, left, p_first, p_last, q_first, q_last = spans(frame, i, j)
+                    total, count = y[row, i, j], x.dtype.type((p_last - p_first) * (q_last - q_first))
+                    for c in range(channels):
+                        total[c] = 0
+                    for p in range(p_first, p_last):
+                        for q in range(q_first, q_last):
+                            add_row(x[row, top + p, left + q], total)
+                    for c in range(channels):
+                        total[c] /= count
+
+
+@kernel
+def average_pool_gradient_kernel(dy: Array, frame: Frame, dx: Array, threads: int) -> None:
+    """Write dx: every element of a window gets the same part of dy."""
+    rows, channels = len(dy), dy.shape[3]
+    for t in prange(threads):
+        for row in range(t * rows // threads, (t + 1) * rows // threads):
+            dx[row] = dx.dtype.type(0)
+            for i in range(frame[8]):
+                for j in range(frame[9]):
+                    top, left, p_first, p_last, q_first, q_last = spans(frame, i, j)
+                    source, count = dy[row, i, j], dy.dtype.type((p_last - p_first) * (q_last - q_first))
+                    for p in range(p_first, p_last):
+                        for q in range(q_first, q_last):
+                            target = dx[row, top + p, left + q]
+                            for c in range(channels):
+                                target[c] += source[c] / count
