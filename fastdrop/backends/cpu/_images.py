@@ -139,13 +139,13 @@ class ImageOperations(ProductOperations):
 
     def max_pool_forward(self, x: Array, window: Window) -> Array:
         y = np.empty((len(x), *window.places, x.shape[3]), x.dtype)
-        scratch = self._scratch.take("taps", (self._threads, x.shape[3]), np.dtype(np.int64))
+        scratch = self._scratch.take("taps", (self._threads, x.shape[3]), np.dtype(np.int32))
         pooling.max_pool_kernel(x.size * pooling.NANOSECONDS, readable(x), pooling.frame_of(window), y, scratch)
         return y
 
     def max_pool_backward(self, dy: Array, x: Array, window: Window) -> Array:
         dx = np.empty(x.shape, x.dtype)
-        taps = self._scratch.take("taps", (self._threads, x.shape[3]), np.dtype(np.int64))
+        taps = self._scratch.take("taps", (self._threads, x.shape[3]), np.dtype(np.int32))
         largest = self._scratch.take("largest", taps.shape, x.dtype)
         pooling.max_pool_gradient_kernel(
             2 * x.size * pooling.NANOSECONDS, readable(dy), readable(x), pooling.frame_of(window), dx, largest, taps

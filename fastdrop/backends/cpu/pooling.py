@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from fastdrop._types import Array, Indices
+from fastdrop._types import Array
 from fastdrop.backends.cpu._jit import device, kernel
 from fastdrop.backends.cpu._vector import numba
 from fastdrop.backends.formulas._formula import select
@@ -20,6 +21,9 @@ prange = numba.prange
 NANOSECONDS = 0.3
 """Estimated cost of an element."""
 
+
+Taps: TypeAlias = npt.NDArray[np.int32]
+"""Which element of its window is the largest, for each channel."""
 
 Frame: TypeAlias = tuple[int, ...]
 """A window as kernels take it: image, size, stride, padding before, places, two numbers each."""
@@ -46,17 +50,17 @@ def add_row(row: Array, total: Array) -> None:
 
 
 @device
-def keep_largest(row: Array, tap: int, largest: Array, taps: Indices) -> None:
+def keep_largest(row: Array, tap: int, largest: Array, taps: Taps) -> None:
     """Put an element of the window, of each channel, in place of the largest one so far; NaN is larger than anything."""
     for c in range(len(row)):
         value = row[c]
         better = (value > largest[c]) | np.isnan(value)
         largest[c] = select(better, value, largest[c])
-        taps[c] = select(better, np.int64(tap), taps[c])
+        taps[c] = select(better, np.int32(tap), taps[c])
 
 
 @device
-def choose(x: Array, i: int, j: int, frame: Frame, largest: Array, taps: Indices) -> None:
+def choose(x: Array, i: int, j: int, frame: Frame, largest: Array, taps: Taps) -> None:
     """Write the largest elements of image x at place (i, j), and which elements of the window they are."""
     top, left, p_first, p_last, q_first, q_last = spans(frame, i, j)
     across = frame[3]
@@ -71,7 +75,7 @@ def choose(x: Array, i: int, j: int, frame: Frame, largest: Array, taps: Indices
 
 
 @kernel
-def max_pool_kernel(x: Array, frame: Frame, y: Array, taps: Indices, threads: int) -> None:
+def max_pool_kernel(x: Array, frame: Frame, y: Array, taps: Taps, threads: int) -> None:
     """Write the largest elements; taps (threads, channels) is scratch."""
     rows = len(x)
     for t in prange(threads):
@@ -82,14 +86,17 @@ def max_pool_kernel(x: Array, frame: Frame, y: Array, taps: Indices, threads: in
 
 
 @kernel
-def max_pool_gradient_kernel(dy: Array, x: Array, frame: Frame, dx: Array, largest: Array, taps: Indices, threads: int) -> None:
+def max_pool_gradient_kernel(dy: Array, x: Array, frame: Frame, dx: Array, largest: Array, taps: Taps, threads: int) -> None:
     """Write dx: dy goes to the largest elements; largest and taps (threads, channels) are scratch."""
     rows, channels = len(x), x.shape[3]
+    height, width, down, across, down_step, step, _, _, tall, wide = frame
     zero = dy.dtype.type(0)
+    tiled = down == down_step and across == step and height == tall * down and width == wide * across
     for t in prange(threads):
         own = taps[t]
         for row in range(t * rows // threads, (t + 1) * rows // threads):
-            dx[row] = zero
+            if not tiled:
+                dx[row] = zero
             for i in range(frame[8]):
                 for j in range(frame[9]):
                     top, left, p_first, p_last, q_first, q_last = spans(frame, i, j)
@@ -97,9 +104,13 @@ def max_pool_gradient_kernel(dy: Array, x: Array, frame: Frame, dx: Array, large
                     source = dy[row, i, j]
                     for p in range(p_first, p_last):
                         for q in range(q_first, q_last):
-                            target, tap = dx[row, top + p, left + q], p * frame[3] + q
-                            for c in range(channels):
-                                target[c] += select(own[c] == tap, source[c], zero)
+                            target, tap = dx[row, top + p, left + q], np.int32(p * across + q)
+                            if tiled:
+                                for c in range(channels):
+                                    target[c] = select(own[c] == tap, source[c], zero)
+                            else:
+                                for c in range(channels):
+                                    target[c] += select(own[c] == tap, source[c], zero)
 
 
 @kernel
