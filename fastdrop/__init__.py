@@ -28,6 +28,7 @@ _HOME = {
     "Mask": "mask",
     "MaxNorm": "constraints",
     "MaxPool2D": "layers",
+    "Recipe": "experiments",
     "Residual": "layers",
     "Sequential": "sequential",
     "SpatialDropout1D": "layers",
@@ -43,6 +44,7 @@ _HOME = {
     "set_dropout": "rates",
     "set_num_threads": "_config",
     "show_config": "_config",
+    "sweep": "experiments",
     "warmup": "warm",
     "widen": "rates",
 }

@@ -24,7 +24,7 @@ ORDER = [  # low to high: a module imports only from what stands before it, or f
     "layers", "rates", "fusion", "predictor",
     "inference", "monte_carlo", "serialization", "callbacks", "evaluation", "_run", "training",
     "sequential", "loading", "data", "warm",
-    "testing", "benchmark",
+    "testing", "benchmark", "experiments",
     "cli", "__main__",
 ]  # fmt: skip
 
@@ -126,10 +126,10 @@ HEAVY = {
     "numba": ("_config", "backends.cpu", "backends.formulas"),
     "llvmlite": ("_config", "backends.cpu", "backends.formulas", "benchmark"),
     "safetensors": ("_files",),
-    "tqdm": ("_display", "cli"),
+    "tqdm": ("_display", "experiments", "cli"),
     "tabulate": ("cli",),
     "pytest": ("testing",),
-    "matplotlib": ("cli",),
+    "matplotlib": ("experiments",),
     "click": ("cli",),
     **dict.fromkeys(("torch", "jax", "keras", "tensorflow", "onnx", "onnxruntime", "sklearn", "threadpoolctl"), ("benchmark",)),
 }

@@ -12,6 +12,7 @@ from fastdrop._version import __version__
 from fastdrop.cli.bench import bench
 from fastdrop.cli.info import info
 from fastdrop.cli.predict import predict
+from fastdrop.cli.sweep import sweep
 from fastdrop.cli.train import EXIT_INTERRUPTED, train
 from fastdrop.errors import FastdropError
 
@@ -27,6 +28,7 @@ def app() -> None:
     Examples:
       fastdrop train                              train on the embedded handwritten digits
       fastdrop train --data mnist --epochs 30     train on a folder of IDX files
+      fastdrop sweep --rates 0.0:0.9:0.1          the same with ten rates, and the picture of what they do
       fastdrop predict model.safetensors x.csv -o classes.csv
       fastdrop bench                              how fast this machine is, next to other libraries
       fastdrop info                               versions, CPU, threads, cache
@@ -34,6 +36,7 @@ def app() -> None:
 
 
 app.add_command(train)
+app.add_command(sweep)
 app.add_command(predict)
 app.add_command(bench)
 app.add_command(info)

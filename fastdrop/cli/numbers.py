@@ -1,10 +1,14 @@
-"""Lists of numbers on the command line: "1024,1024"."""
+"""Lists of numbers on the command line: "1024,1024", and ranges: "0.0:0.9:0.1"."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
+from typing import Final
 
 import click
+
+MAX_NUMBERS: Final = 10_000
 
 
 def number_list(
@@ -24,3 +28,21 @@ def number_list(
         return numbers
 
     return convert
+
+
+def number_range(convert: Callable[[str], tuple[float, ...]]) -> Callable[[str], tuple[float, ...]]:
+    """Return a converter that also takes a range "start:stop:step", its end included."""
+
+    def convert_range(text: str) -> tuple[float, ...]:
+        if ":" not in text:
+            return convert(text)
+        try:
+            start, stop, step = (Decimal(part) for part in text.split(":"))
+            count = (stop - start) / step
+        except (ValueError, ArithmeticError):
+            raise click.BadParameter(f"{text!r} is no range start:stop:step") from None
+        if not 0 <= count <= MAX_NUMBERS:
+            raise click.BadParameter(f"{text!r}: a range must have at least one number, and at most {MAX_NUMBERS}")
+        return convert(",".join(str(start + i * step) for i in range(int(count) + 1)))
+
+    return convert_range

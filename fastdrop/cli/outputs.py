@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastdrop._files import check_writable
-from fastdrop.cli.plot import check_plot
 from fastdrop.errors import OutputError
+from fastdrop.experiments.figures import check_plot
 
 
 @dataclass(frozen=True)

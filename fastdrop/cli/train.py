@@ -1,4 +1,4 @@
-"""`fastdrop train`: a dense network with dropout on a data set, and everything that is kept of the run."""
+"""`fastdrop train`: a network with dropout on a data set, and everything that is kept of the run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,24 @@ from typing import Any
 
 import click
 
-from fastdrop import _config, activations
+from fastdrop import _config
 from fastdrop.callbacks import ModelCheckpoint
 from fastdrop.cli.files import write_csv
-from fastdrop.cli.numbers import number_list
+from fastdrop.cli.options import (
+    DATA,
+    MAX_SEED,
+    NETWORK,
+    PATH,
+    RATES,
+    THREADS,
+    TRAINING,
+    load_part,
+    make_recipe,
+    with_options,
+)
 from fastdrop.cli.outputs import Outputs
-from fastdrop.cli.plot import plot_history
-from fastdrop.cli.recipe import LEARNING_RATES, MAX_UNITS, SCHEDULES, Recipe
-from fastdrop.data import Dataset, load
+from fastdrop.data import Dataset
+from fastdrop.experiments.figures import plot_history
 from fastdrop.optim import AbstractOptimizer
 from fastdrop.progress import History
 from fastdrop.sequential import Sequential
@@ -26,22 +36,9 @@ from fastdrop.serialization import save_checkpoint
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells count it."""
 
-MAX_SEED = 2**64 - 1
-UNITS = number_list(int, 1, MAX_UNITS, none=True)
-RATES = number_list(float, 0.0, 1.0)
-POSITIVE = click.FloatRange(0, min_open=True)
-NOT_NEGATIVE = click.FloatRange(0)
-PART = click.FloatRange(0, 1, max_open=True)
-COUNT = click.IntRange(1)
-PATH = click.Path(path_type=Path)
-ACTIVATIONS = [name for name in activations.FUNCTIONS if name not in ("softmax", "heaviside")]
-OPTIMIZERS = list(LEARNING_RATES)
-LOSS = "softmax_cross_entropy"
-
 
 @click.command(context_settings={"show_default": True})
-@click.option("--data", default="digits", metavar="PATH", help='Folder of IDX or CIFAR-10 files, .npz, .csv, or "digits".')
-@click.option("--hidden", type=UNITS, metavar="N,N,...", default="1024,1024", help='Units of the hidden layers, or "none".')
+@with_options(DATA, NETWORK)
 @click.option(
     "--rates",
     type=RATES,
@@ -50,18 +47,9 @@ LOSS = "softmax_cross_entropy"
     help="Dropout of the inputs, then of each hidden layer (last one repeated).",
 )
 @click.option("--widen", is_flag=True, help="Divide the units of each hidden layer by 1 - rate of the dropout behind it.")
-@click.option("--activation", type=click.Choice(ACTIVATIONS), default="relu", help="Of the hidden layers.")
-@click.option("--epochs", type=COUNT, default=30, help="Passes over the training data.")
-@click.option("--batch-size", type=COUNT, default=128, help="Rows in a step.")
-@click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adam", help="Rule of the updates.")
-@click.option("--learning-rate", type=POSITIVE, show_default="sgd 0.1, others 0.001", help="At the start.")
-@click.option("--schedule", type=click.Choice(SCHEDULES), default="cosine", help="How the learning rate goes on.")
-@click.option("--momentum", type=PART, default=0.9, help="For sgd.")
-@click.option("--weight-decay", type=NOT_NEGATIVE, default=0.0, help="Decoupled from the gradient.")
-@click.option("--max-norm", type=NOT_NEGATIVE, default=0.0, help="Largest norm of a hidden unit's weights; 0: no limit.")
-@click.option("--validation-split", type=PART, default=0.0, help="Part of the training data to watch instead of the test data.")
+@with_options(TRAINING)
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, help="Same seed, same bits, with any number of threads.")
-@click.option("--threads", type=COUNT, show_default="all available CPUs", help="Number of threads.")
+@with_options(THREADS)
 @click.option("-o", "--output", type=PATH, default="model.safetensors", help="The trained network.")
 @click.option("--history", type=PATH, show_default="MODEL-history.csv", help="Loss and accuracy by epoch.")
 @click.option("--plot", type=PATH, show_default="MODEL-history.png", help="The same as a picture (.png, .svg, .pdf).")
@@ -77,6 +65,7 @@ def train(
     arguments: list[str],
     /,
     data: str,
+    rows: int | None,
     validation_split: float,
     threads: int | None,
     resume: bool,
@@ -89,10 +78,11 @@ def train(
     checkpoint: Path | None,
     **options: Any,
 ) -> int:
-    """Train a dense network with dropout and save it.
+    """Train a network with dropout and save it.
 
-    Images are flattened. Progress is measured on the test data, or on a part of the training data with --validation-split.
-    Without --checkpoint the state of the training is saved on Ctrl-C only; either way the command that continues is printed.
+    Images are flattened, unless there are --filters. Progress is measured on the test data, or on a part of the training data
+    with --validation-split. Without --checkpoint the state of the training is saved on Ctrl-C only; either way the command that
+    continues is printed.
 
     \b
     Examples:
@@ -101,13 +91,12 @@ def train(
       fastdrop train --data table.csv --hidden 256 --rates 0,0.3 --optimizer sgd
     """
     outputs = Outputs.of(output, history, plot, no_plot, checkpoint)
-    recipe = Recipe(**options)
-    recipe.all_rates()
-    recipe.units()
+    recipe = make_recipe(**options)
     if threads is not None:
         _config.set_num_threads(threads)
-    dataset = load(data).flat()
-    watched = dataset.hold_out(validation_split) if validation_split else dataset
+    dataset, watched = load_part(data, rows, validation_split)
+    recipe.check(dataset)
+    dataset, watched = recipe.prepared(dataset), recipe.prepared(watched)
     net, optimizer = recipe.network(dataset), recipe.make_optimizer(len(watched.x_train))
     _say(quiet, f"{_describe(dataset)}\nnetwork {recipe.describe(dataset)}")
     callbacks = [] if checkpoint is None else [ModelCheckpoint(_without_fields(outputs.checkpoint))]
@@ -119,7 +108,7 @@ def train(
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
             optimizer=optimizer,
-            loss=LOSS,
+            loss=recipe.loss,
             validation_data=(watched.x_test, watched.y_test),
             callbacks=callbacks,
             progress=not (quiet or no_progress),
@@ -134,7 +123,7 @@ def train(
     _say(quiet, f"trained in {time.perf_counter() - start:.1f} s")
     if not math.isfinite(record.history["loss"][-1]):
         click.echo("warning: the loss is not finite: try a smaller --learning-rate, or inputs of about 0 to 1", err=True)
-    test = net.evaluate(dataset.x_test, dataset.y_test, loss=LOSS)
+    test = net.evaluate(dataset.x_test, dataset.y_test, loss=recipe.loss)
     accuracy = f"test accuracy {100 * test['accuracy']:.2f} %"
     names = ("training, with dropout" if any(recipe.rates) else "training", "validation" if validation_split else "test")
     _write_record(outputs, record, f"{dataset.name}: {recipe.describe(dataset)}, {accuracy}", names)
@@ -164,7 +153,9 @@ def _without_fields(path: Path) -> str:
 def _describe(dataset: Dataset) -> str:
     """Return the size of a data set in a line."""
     rows = f"{len(dataset.x_train)} training and {len(dataset.x_test)} test rows"
-    return f"data {dataset.name}: {rows} of {dataset.x_train.shape[1]} features, {dataset.classes} classes"
+    shape = dataset.x_train.shape[1:]
+    features = f"{shape[0]} features" if len(shape) == 1 else f"{' x '.join(map(str, shape))} elements"
+    return f"data {dataset.name}: {rows} of {features}, {dataset.classes} classes"
 
 
 def _write_record(outputs: Outputs, record: History, title: str, names: tuple[str, str]) -> None:

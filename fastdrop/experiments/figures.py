@@ -1,17 +1,22 @@
-"""The picture of a training run: loss and accuracy by epoch."""
+"""Pictures: loss and accuracy of a training run by epoch, and of a sweep by rate."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fastdrop._files import replacing
 from fastdrop.errors import MissingDependencyError, OutputError
 
+if TYPE_CHECKING:
+    from fastdrop.experiments.sweep import Sweep
+
 PICTURES = (".png", ".svg", ".pdf")
-INCHES = (9.6, 4.0)
+INCHES, WIDE_INCHES = (9.6, 4.0), (12.6, 4.0)
 DOTS_PER_INCH = 150
 TRAINING, HELD_OUT, INK, GRID = "#4477aa", "#cc5533", "#222222", "#dddddd"
 FEW_EPOCHS = 40
@@ -77,7 +82,54 @@ def _curves(
         axes.plot(numbers, values, color=color, marker=marker, markersize=3, label=f"{label}: {form.format(values[-1])}")
     axes.set(xlabel="epoch", xlim=(0.5, numbers[-1] + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    _tidy(axes)
+    axes.legend(frameon=False)
+
+
+def _tidy(axes: Any) -> None:
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+
+
+def plot_sweep(path: Path, sweep: Sweep, title: str) -> None:
+    """Draw accuracy and loss after the last epoch, and how far training and validation are apart, against the rate.
+
+    Lines are means over the seeds, bands reach from the least to the largest. Training values are those of `fit`: with dropout.
+    """
+    from matplotlib.figure import Figure
+
+    check_plot(path)
+    figure = Figure(figsize=WIDE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
+    figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
+    accuracy, loss, gap = figure.subplots(1, 3)
+    accuracies = [100 * _per_seed(sweep, name) for name in ("accuracy", "val_accuracy")]
+    losses = [_per_seed(sweep, name) for name in ("loss", "val_loss")]
+    for axes, (training, validation), name in ((accuracy, accuracies, "accuracy (%)"), (loss, losses, "loss")):
+        _band(axes, sweep.rates, training, TRAINING, "training, with dropout")
+        _band(axes, sweep.rates, validation, HELD_OUT, "validation")
+        axes.set_title(name)
+        axes.legend(frameon=False)
+    _band(gap, sweep.rates, accuracies[0] - accuracies[1], INK, "")
+    gap.axhline(0, color=GRID, linewidth=1)
+    gap.set_title("gap: training - validation accuracy (points)")
+    for axes in (accuracy, loss, gap):
+        axes.set(xlabel="dropout rate")
+        _tidy(axes)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower())
+
+
+def _per_seed(sweep: Sweep, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return a value of the last epochs: (rates, seeds), NaN where a seed is missing."""
+    values = sweep.values(name)
+    table = np.full((len(values), max(map(len, values))), np.nan)
+    for row, numbers in zip(table, values, strict=True):
+        row[: len(numbers)] = numbers
+    return table
+
+
+def _band(axes: Any, rates: Sequence[float], values: np.ndarray[Any, Any], color: str, label: str) -> None:
+    """Draw the mean over seeds between the least and the largest."""
+    axes.plot(rates, np.nanmean(values, axis=1), color=color, marker="o", markersize=4, linewidth=1.6, label=label)
+    axes.fill_between(rates, np.nanmin(values, axis=1), np.nanmax(values, axis=1), color=color, alpha=0.2, linewidth=0)

@@ -1,0 +1,94 @@
+"""`fastdrop sweep`: the same training with one dropout rate after the other, and the picture of what the rate does."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastdrop import _config
+from fastdrop.cli.numbers import number_list, number_range
+from fastdrop.cli.options import (
+    COUNT,
+    DATA,
+    MAX_SEED,
+    NETWORK,
+    PART,
+    PATH,
+    THREADS,
+    TRAINING,
+    load_part,
+    make_recipe,
+    with_options,
+)
+from fastdrop.experiments.figures import check_plot
+from fastdrop.experiments.sweep import sweep as run_sweep
+
+RATES = number_range(number_list(float, 0.0, 1.0))
+SEEDS = number_range(number_list(int, 0, MAX_SEED))
+ENDINGS = (".png", ".svg")
+
+
+@click.command(context_settings={"show_default": True})
+@with_options(DATA)
+@click.option(
+    "--rates", type=RATES, metavar="LIST", default="0.0:0.9:0.1", help='Of all hidden layers: "0,0.5" or "start:stop:step".'
+)
+@click.option("--seeds", type=SEEDS, metavar="LIST", default="0", help="A run for each seed and rate.")
+@click.option("--input-rate", type=PART, default=0.0, help="Dropout of the inputs.")
+@with_options(NETWORK, TRAINING, THREADS)
+@click.option("--processes", type=COUNT, default=1, help="Runs at the same time; they share the threads.")
+@click.option("-o", "--output", type=PATH, default="sweep.csv", help="A row an epoch: .csv, or .db (SQLite).")
+@click.option("--no-plot", is_flag=True, help="Draw no pictures.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the best rate alone.")
+@click.pass_obj
+def sweep(
+    arguments: list[str],
+    /,
+    data: str,
+    rows: int | None,
+    validation_split: float,
+    rates: tuple[float, ...],
+    seeds: tuple[int, ...],
+    input_rate: float,
+    threads: int | None,
+    processes: int,
+    output: Path,
+    no_plot: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Train the same network with each dropout rate, and draw accuracy and loss against the rate.
+
+    Each run is written to the table when it is finished. After Ctrl-C, or a kill, the same command goes on with the last epoch.
+
+    \b
+    Examples:
+      fastdrop sweep --epochs 10
+      fastdrop sweep --data cifar-10 --filters 64,128,256 --hidden 512,512 --seeds 1,2,3 --rows 10000 --epochs 40
+      fastdrop sweep --data images.npz --rates 0,0.2,0.5 --processes 2 -o images.db
+    """
+    pictures = [] if no_plot else [output.with_suffix(ending) for ending in ENDINGS]
+    for picture in pictures:
+        check_plot(picture)
+    recipe = make_recipe(rates=(input_rate, 0.0), **options) if options["hidden"] else None
+    if recipe is None:
+        raise click.UsageError("--hidden none: a sweep needs a hidden layer, behind which units are dropped")
+    if threads is not None:
+        _config.set_num_threads(threads)
+    dataset, watched = load_part(data, rows, validation_split)
+    try:
+        result = run_sweep(
+            recipe, watched, rates, [int(seed) for seed in seeds], output=output, processes=processes, progress=not quiet
+        )
+    except KeyboardInterrupt:
+        click.echo(f"\ninterrupted; continue with: {shlex.join(['fastdrop', *arguments])}", err=True)
+        raise
+    for picture in pictures:
+        result.plot(picture, f"{dataset.name}: {recipe.describe(dataset).partition(', dropout')[0]}")
+        if not quiet:
+            click.echo(f"plot {picture}")
+    accuracies = [row.val_accuracy for row in result.last(result.best_rate)]
+    click.echo(f"best rate {result.best_rate:g}: validation accuracy {100 * sum(accuracies) / len(accuracies):.2f} %")
