@@ -99,7 +99,7 @@ class Recipe:
         return replace(self, rates=(self.all_rates()[0], rate), seed=seed)
 
     def differences(self) -> str:
-        """Return what is not as by default, in a line; without what a sweep says itself: hidden rates, seed, epochs and batches."""
+        """Return what is not as by default, in a line, but for what a sweep says itself: hidden rates, seed, epochs, batches."""
         said = ("seed", "rates", "epochs", "batch_size")
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in said}
         defaults = {field.name: field.default for field in fields(self)}
