@@ -109,7 +109,8 @@ def _table_rows(
         count = sum(math.prod(parameter.shape) for parameter in layer.own_parameters.values())
         mask = ""
         if layer.random:
-            mask = f"{layer.strength_name} {getattr(layer, layer.strength_name):g}, stream {root.stream_of(layer)}"
+            strength = f"{layer.strength_name} {getattr(layer, layer.strength_name):g}, " if layer.strength_name else ""
+            mask = f"{strength}stream {root.stream_of(layer)}"
         group = str(together.get(layer, ""))
         yield f"{path}{i}", layer.name, str(output_shape), f"{count:,}" if count else "", group, mask
         yield from _table_rows(layer.children, f"{path}{i}.", shape, root, together)
