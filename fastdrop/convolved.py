@@ -39,10 +39,11 @@ def conv2d(
     input_mask: BoundMask | None,
     output_mask: BoundMask | None,
     keep: bool,
+    sparse: bool = False,
 ) -> tuple[Array, ConvBackward]:
     """Return (y, backward); arrays and masks as in `backends.base`, `groups` divides channels and filters.
 
-    With `keep` False there will be no backward pass.
+    With `keep` False there will be no backward pass. `sparse` says that most of dy will be zeros.
     """
     by_channel = tuple(
         mask if mask is not None and mask.columns == columns else None
@@ -55,8 +56,9 @@ def conv2d(
     y, z = backend.conv2d_forward(x, weight, bias, window, activation, input_mask, output_mask, keep)
 
     def backward(dy: Array, want_dx: bool, dweight: Gradient, dbias: Gradient, accumulate: bool) -> Array | None:
+        masks = input_mask, output_mask
         return backend.conv2d_backward(
-            dy, x, weight, y, z, window, activation, input_mask, output_mask, want_dx, dweight, dbias, accumulate
+            dy, x, weight, y, z, window, activation, *masks, want_dx, dweight, dbias, accumulate, sparse
         )
 
     return y, backward
