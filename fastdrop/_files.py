@@ -28,6 +28,9 @@ FORMAT_VERSION: Final = 1
 MASK_CONTRACT: Final = 1
 """Version of the mask contract: masks of another version are other masks."""
 
+TEMPORARY: Final = f".{FORMAT}-*.tmp"
+"""Names of files that are being written."""
+
 ARRAY: Final = "__array__"
 """Key that stands for an array in packed values, with the tensor's name."""
 
@@ -56,7 +59,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     check_writable(path)
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{FORMAT}-{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(TEMPORARY.replace("*", secrets.token_hex(8)))
     try:
         yield temporary
         with open(temporary, "rb+") as stream:
@@ -68,6 +71,12 @@ def replacing(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left of files that they were writing, from a folder in which nobody else writes."""
+    for path in folder.glob(TEMPORARY):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

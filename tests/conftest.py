@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
+import numpy as np
 import pytest
 
 from fastdrop import activations, functional
@@ -55,3 +57,19 @@ def on_backend(backend: AbstractBackend) -> Iterator[AbstractBackend]:
 def without_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that write many files, none of which has to survive a power cut."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def table(folder: Path) -> str:
+    """A table of two classes that are easy to tell apart."""
+    x = np.random.default_rng(3).normal(size=(60, 4))
+    rows = [",".join([*(f"{value:.4f}" for value in row), "left" if row[0] + row[1] < 0 else "right"]) for row in x]
+    (folder / "table.csv").write_text("a,b,c,d,class\n" + "\n".join(rows) + "\n")
+    return "table.csv"

@@ -389,7 +389,7 @@ COMMANDS = [
     Case(
         "more rates than layers",
         CommandError,
-        "3 numbers, but there are 2 places",
+        "`rates` must be one to 2 numbers: there are 2 places for dropout, got 3",
         lambda w: w.command("train", "--hidden", "4", "--rates", "0,0,0"),
     ),
     Case("negative epochs for the program", CommandError, "exit 2:", lambda w: w.command("train", "--epochs", "-1")),

@@ -2,54 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import complaints, interrupting, read
 
 import fastdrop as fd
-from fastdrop.callbacks import LambdaCallback
 from fastdrop.cli.app import run
-from fastdrop.sequential import Sequential
 
 SMALL = ["--hidden", "16", "--batch-size", "8", "--epochs", "3", "--no-progress"]
 """A network and a run that take no time."""
 
 PNG_MAGIC = b"\x89PNG\r\n"
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def table(folder: Path) -> str:
-    """A table of two classes that are easy to tell apart."""
-    x = np.random.default_rng(3).normal(size=(60, 4))
-    rows = [",".join([*(f"{value:.4f}" for value in row), "left" if row[0] + row[1] < 0 else "right"]) for row in x]
-    (folder / "table.csv").write_text("a,b,c,d,class\n" + "\n".join(rows) + "\n")
-    return "table.csv"
-
-
-def complaints(err: str) -> list[str]:
-    """The lines on stderr, without the notice of a first compilation."""
-    return [line for line in err.splitlines() if line and not line.startswith("fastdrop: compiling")]
-
-
-def read(path: str) -> list[list[str]]:
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))
 
 
 def test_train_writes_model_history_and_plot(table: str, capsys: pytest.CaptureFixture[str]):
@@ -135,7 +106,7 @@ def test_widened_layers_are_those_of_the_network(table: str):
 
 def test_a_width_beyond_reason_is_no_network(table: str, capsys: pytest.CaptureFixture[str]):
     assert run(["train", "--data", "nowhere", "--widen", "--rates", "0,0.99999"]) == 2
-    assert "--widen makes a layer of 102400000 units, more than 1048576" in capsys.readouterr().err
+    assert "`widen` must be such that no layer has more than 1048576 units, got 102400000 units" in capsys.readouterr().err
     assert os.listdir() == [table]
 
 
@@ -146,18 +117,6 @@ def test_progress_is_a_line_an_epoch_when_there_is_no_terminal(table: str, capsy
 
 
 # Ctrl-C, checkpoints
-
-
-def interrupting(monkeypatch: pytest.MonkeyPatch, action: Callable[[int], None]) -> None:
-    """Let `action` see the number of every step, at its end."""
-    fit = Sequential.fit
-    steps = iter(range(1 << 30))
-
-    def watched(self: Sequential, *arguments: object, callbacks: list[object], **options: object) -> object:
-        watcher = LambdaCallback(on_train_batch_end=lambda batch, logs: action(next(steps)))
-        return fit(self, *arguments, callbacks=[*callbacks, watcher], **options)
-
-    monkeypatch.setattr(Sequential, "fit", watched)
 
 
 @pytest.mark.parametrize("stop", [0, 4, 5, 6, 17])
@@ -215,7 +174,7 @@ def test_a_second_ctrl_c_within_a_step_saves_nothing(
 
 
 def test_ctrl_c_while_data_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr("fastdrop.cli.train.load", lambda path: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("fastdrop.cli.options.load", lambda path: signal.raise_signal(signal.SIGINT))
     assert run(["train"]) == 130
     assert complaints(capsys.readouterr().err)[-1] == "interrupted"
     assert os.listdir() == []
@@ -368,7 +327,7 @@ def test_bad_options_of_bench(folder: Path, capsys: pytest.CaptureFixture[str], 
     assert os.listdir() == []
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["predict"], ["bench"], ["info"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["sweep"], ["predict"], ["bench"], ["info"]])
 def test_help_shows_what_there_is(command: list[str], capsys: pytest.CaptureFixture[str]):
     assert run([*command, "--help"]) == 0
     out = capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,11 @@ from fastdrop.callbacks.monitor import AbstractMonitor
 from fastdrop.errors import FileFormatError
 from fastdrop.progress import Logs
 from fastdrop.serialization import PathLike, save, save_checkpoint
+
+
+def literal(path: PathLike) -> str:
+    """Return a path as `ModelCheckpoint` takes it, with braces that mean themselves."""
+    return os.fspath(path).replace("{", "{{").replace("}", "}}")
 
 
 class ModelCheckpoint(AbstractMonitor):

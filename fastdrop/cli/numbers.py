@@ -23,8 +23,9 @@ def number_list(
             numbers = tuple(kind(part) for part in text.split(","))
         except ValueError:
             raise click.BadParameter(f"{text!r} is no list of numbers separated by commas") from None
-        if not all(low <= number < below for number in numbers):
-            raise click.BadParameter(f"{text!r}: each number must be at least {low:g} and below {below:g}")
+        for number in numbers:
+            if not low <= number < below:
+                raise click.BadParameter(f"{number}: each number must be at least {low:g} and below {below:g}")
         return numbers
 
     return convert
@@ -39,9 +40,10 @@ def number_range(convert: Callable[[str], tuple[float, ...]]) -> Callable[[str],
         try:
             start, stop, step = (Decimal(part) for part in text.split(":"))
             count = (stop - start) / step
+            sensible = 0 <= count < MAX_NUMBERS
         except (ValueError, ArithmeticError):
             raise click.BadParameter(f"{text!r} is no range start:stop:step") from None
-        if not 0 <= count <= MAX_NUMBERS:
+        if not sensible:
             raise click.BadParameter(f"{text!r}: a range must have at least one number, and at most {MAX_NUMBERS}")
         return convert(",".join(str(start + i * step) for i in range(int(count) + 1)))
 

@@ -74,8 +74,8 @@ def load_part(data: str, rows: int | None, validation_split: float) -> tuple[Dat
 
 def make_recipe(**options: Any) -> Recipe:
     """Return the recipe that the options make; one that makes no sense is wrong usage."""
-    recipe = Recipe(**options)
     try:
+        recipe = Recipe(**options)
         recipe.all_rates()
         recipe.units()
     except ArgumentValueError as error:

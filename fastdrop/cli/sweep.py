@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import click
 
 from fastdrop import _config
+from fastdrop._files import check_writable
 from fastdrop.cli.numbers import number_list, number_range
 from fastdrop.cli.options import (
     COUNT,
     DATA,
-    MAX_SEED,
     NETWORK,
     PART,
     PATH,
@@ -23,11 +24,13 @@ from fastdrop.cli.options import (
     make_recipe,
     with_options,
 )
+from fastdrop.cli.train import EXIT_INTERRUPTED
 from fastdrop.experiments.figures import check_plot
+from fastdrop.experiments.results import MAX_SEED
 from fastdrop.experiments.sweep import sweep as run_sweep
 
 RATES = number_range(number_list(float, 0.0, 1.0))
-SEEDS = number_range(number_list(int, 0, MAX_SEED))
+SEEDS = number_range(number_list(int, 0, MAX_SEED + 1))
 ENDINGS = (".png", ".svg")
 
 
@@ -59,7 +62,7 @@ def sweep(
     no_plot: bool,
     quiet: bool,
     **options: Any,
-) -> None:
+) -> int:
     """Train the same network with each dropout rate, and draw accuracy and loss against the rate.
 
     Each run is written to the table when it is finished. After Ctrl-C, or a kill, the same command goes on with the last epoch.
@@ -73,9 +76,10 @@ def sweep(
     pictures = [] if no_plot else [output.with_suffix(ending) for ending in ENDINGS]
     for picture in pictures:
         check_plot(picture)
-    recipe = make_recipe(rates=(input_rate, 0.0), **options) if options["hidden"] else None
-    if recipe is None:
+        check_writable(picture)
+    if not options["hidden"]:
         raise click.UsageError("--hidden none: a sweep needs a hidden layer, behind which units are dropped")
+    recipe = make_recipe(rates=(input_rate, 0.0), **options)
     if threads is not None:
         _config.set_num_threads(threads)
     dataset, watched = load_part(data, rows, validation_split)
@@ -85,10 +89,17 @@ def sweep(
         )
     except KeyboardInterrupt:
         click.echo(f"\ninterrupted; continue with: {shlex.join(['fastdrop', *arguments])}", err=True)
-        raise
+        return EXIT_INTERRUPTED
+    network = [part for part in recipe.describe(dataset).split(", ") if not part.startswith("dropout")]
+    parts = [f"{dataset.name}, {len(watched.x_train)} rows: {', '.join(network)}", f"{recipe.epochs} epochs", _count(seeds)]
     for picture in pictures:
-        result.plot(picture, f"{dataset.name}: {recipe.describe(dataset).partition(', dropout')[0]}")
-        if not quiet:
-            click.echo(f"plot {picture}")
+        result.plot(picture, ", ".join(parts))
+    if not quiet:
+        click.echo("\n".join([f"table {output}", *(f"plot {picture}" for picture in pictures)]))
     accuracies = [row.val_accuracy for row in result.last(result.best_rate)]
-    click.echo(f"best rate {result.best_rate:g}: validation accuracy {100 * sum(accuracies) / len(accuracies):.2f} %")
+    click.echo(f"best rate {result.best_rate:g}: validation accuracy {100 * mean(accuracies):.2f} %")
+    return 0
+
+
+def _count(seeds: tuple[float, ...]) -> str:
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds"

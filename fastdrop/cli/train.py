@@ -12,6 +12,7 @@ import click
 
 from fastdrop import _config
 from fastdrop.callbacks import ModelCheckpoint
+from fastdrop.callbacks.files import literal
 from fastdrop.cli.files import write_csv
 from fastdrop.cli.options import (
     DATA,
@@ -99,7 +100,7 @@ def train(
     dataset, watched = recipe.prepared(dataset), recipe.prepared(watched)
     net, optimizer = recipe.network(dataset), recipe.make_optimizer(len(watched.x_train))
     _say(quiet, f"{_describe(dataset)}\nnetwork {recipe.describe(dataset)}")
-    callbacks = [] if checkpoint is None else [ModelCheckpoint(_without_fields(outputs.checkpoint))]
+    callbacks = [] if checkpoint is None else [ModelCheckpoint(literal(outputs.checkpoint))]
     start = time.perf_counter()
     try:
         record = net.fit(
@@ -143,11 +144,6 @@ def _save_state(path: Path, net: Sequential, optimizer: AbstractOptimizer, epoch
 def _say(quiet: bool, text: str) -> None:
     if not quiet:
         click.echo(text)
-
-
-def _without_fields(path: Path) -> str:
-    """Return a path in which braces mean themselves."""
-    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _describe(dataset: Dataset) -> str:

@@ -39,8 +39,9 @@ def load(path: str | os.PathLike[str] = DIGITS) -> Dataset:
     ----------
     path : path
         A folder of IDX files with MNIST's names (plain or gzipped); a folder of CIFAR-10 binary files (data_batch_*.bin,
-        test_batch.bin; plain, .gz or .xz); a .npz archive (x_train, y_train, x_test, y_test, or x, y); a .csv table whose label
-        is the column called label, class or target, or the last one; or "digits", the embedded handwritten digits.
+        test_batch.bin; plain, .gz or .xz); a .npz archive (x_train, y_train, x_test, y_test, or x, y; x of shape (n, features),
+        or of images, (n, height, width) or (n, height, width, channels)); a .csv table whose label is the column called label,
+        class or target, or the last one; or "digits", the embedded handwritten digits.
 
     Returns
     -------

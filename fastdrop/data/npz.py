@@ -14,7 +14,7 @@ import numpy as np
 
 from fastdrop import _validate
 from fastdrop._types import Array
-from fastdrop.data.dataset import Dataset, Floats, assemble, name_classes, to_features, to_labels
+from fastdrop.data.dataset import IMAGE_AXES, Dataset, Floats, assemble, name_classes, to_features, to_labels
 from fastdrop.data.files import expect_end, fail_format, read_exactly, reporting_damage
 
 PLAIN_KINDS = "biufU"
@@ -82,13 +82,18 @@ def load_npz(path: Path) -> Dataset:
     for x_name, y_name in parts:
         if y_name not in arrays:
             fail_format(path, f"no array {y_name} in the archive, but {x_name}")
-    inputs = [to_features(path, x_name, arrays[x_name]) for x_name, _ in parts]
+    inputs = [with_channel(to_features(path, x_name, arrays[x_name])) for x_name, _ in parts]
     if all(arrays[y_name].dtype.kind == "U" for _, y_name in parts):
         outputs, labels = name_classes(path, [arrays[y_name] for _, y_name in parts])
     else:
         outputs, labels = [to_labels(path, y_name, arrays[y_name]) for _, y_name in parts], None
     train, *test = zip(inputs, outputs, strict=True)
     return assemble(path, path.stem, train, test[0] if test else None, labels)
+
+
+def with_channel(x: Floats) -> Floats:
+    """Return images of shape (n, height, width) with one channel, anything else as it is."""
+    return x[..., np.newaxis] if x.ndim == IMAGE_AXES - 1 else x
 
 
 def load_npz_inputs(path: Path) -> Floats:

@@ -20,6 +20,7 @@ class SweepDisplay:
     def __init__(self, shown: bool, runs: int, epochs: int) -> None:
         self._stream = sys.stderr if shown else None
         self._runs, self._epochs = runs, epochs
+        self._done: dict[tuple[float, int], int] = {}
         self._bar: Any = None
 
     def __enter__(self) -> SweepDisplay:
@@ -34,20 +35,24 @@ class SweepDisplay:
         if self._bar is not None:
             self._bar.close()
 
-    def epoch(self, news: tuple[float, int, int, dict[str, float]]) -> None:
-        """Count an epoch of a run: (rate, seed, epoch, logs)."""
-        if self._bar is not None:
-            rate, seed, epoch, logs = news
-            self._bar.set_postfix_str(f"rate {rate:g}, seed {seed}, epoch {epoch}: {logs['val_accuracy']:.2%}", refresh=False)
-            self._bar.update()
+    def epoch(self, news: tuple[float, int, int, float]) -> None:
+        """Show how far a run is: (rate, seed, epochs done, validation accuracy)."""
+        rate, seed, epoch, accuracy = news
+        self._count(rate, seed, epoch, f"rate {rate:g}, seed {seed}, epoch {epoch}: {accuracy:.2%}")
 
     def finished(self, rows: Sequence[Row]) -> None:
         """Show the result of a run."""
         last, best = rows[-1], max(rows, key=lambda row: (row.val_accuracy, -row.epoch))
-        if self._bar is not None and self._bar.n < self._bar.total and not self._bar.postfix:
-            self._bar.update(len(rows))
         values = f"{last.loss:.4f}", f"{last.accuracy:.2%}", f"{last.val_loss:.4f}", f"{last.val_accuracy:.2%}"
         self._say(LINE.format(f"{last.rate:g}", last.seed, *values, f"{best.val_accuracy:.2%}", best.epoch))
+        self._count(last.rate, last.seed, self._epochs)
+
+    def _count(self, rate: float, seed: int, epochs: int, text: str = "") -> None:
+        """Set the bar to the epochs that all runs have done, those before an interruption included."""
+        self._done[rate, seed] = epochs
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(sum(self._done.values()) - self._bar.n)
 
     def _say(self, line: str) -> None:
         if self._bar is not None:

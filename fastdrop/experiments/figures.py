@@ -7,8 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fastdrop._files import replacing
 from fastdrop.errors import MissingDependencyError, OutputError
 
@@ -101,16 +99,18 @@ def plot_sweep(path: Path, sweep: Sweep, title: str) -> None:
 
     check_plot(path)
     figure = Figure(figsize=WIDE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
-    figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
+    if title:
+        figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
     accuracy, loss, gap = figure.subplots(1, 3)
-    accuracies = [100 * _per_seed(sweep, name) for name in ("accuracy", "val_accuracy")]
-    losses = [_per_seed(sweep, name) for name in ("loss", "val_loss")]
+    accuracies = [[_percent(seeds) for seeds in sweep.values(name)] for name in ("accuracy", "val_accuracy")]
+    losses = [sweep.values(name) for name in ("loss", "val_loss")]
     for axes, (training, validation), name in ((accuracy, accuracies, "accuracy (%)"), (loss, losses, "loss")):
         _band(axes, sweep.rates, training, TRAINING, "training, with dropout")
         _band(axes, sweep.rates, validation, HELD_OUT, "validation")
         axes.set_title(name)
         axes.legend(frameon=False)
-    _band(gap, sweep.rates, accuracies[0] - accuracies[1], INK, "")
+    gaps = [[one - other for one, other in zip(*pair, strict=True)] for pair in zip(*accuracies, strict=True)]
+    _band(gap, sweep.rates, gaps, INK, "")
     gap.axhline(0, color=GRID, linewidth=1)
     gap.set_title("gap: training - validation accuracy (points)")
     for axes in (accuracy, loss, gap):
@@ -120,16 +120,10 @@ def plot_sweep(path: Path, sweep: Sweep, title: str) -> None:
         figure.savefig(temporary, format=path.suffix[1:].lower())
 
 
-def _per_seed(sweep: Sweep, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return a value of the last epochs: (rates, seeds), NaN where a seed is missing."""
-    values = sweep.values(name)
-    table = np.full((len(values), max(map(len, values))), np.nan)
-    for row, numbers in zip(table, values, strict=True):
-        row[: len(numbers)] = numbers
-    return table
-
-
-def _band(axes: Any, rates: Sequence[float], values: np.ndarray[Any, Any], color: str, label: str) -> None:
-    """Draw the mean over seeds between the least and the largest."""
-    axes.plot(rates, np.nanmean(values, axis=1), color=color, marker="o", markersize=4, linewidth=1.6, label=label)
-    axes.fill_between(rates, np.nanmin(values, axis=1), np.nanmax(values, axis=1), color=color, alpha=0.2, linewidth=0)
+def _band(axes: Any, rates: Sequence[float], values: Sequence[Sequence[float]], color: str, label: str) -> None:
+    """Draw the mean over the seeds of each rate, between the least and the largest."""
+    means = [sum(seeds) / len(seeds) for seeds in values]
+    axes.plot(rates, means, color=color, marker="o", markersize=4, linewidth=1.6, label=label)
+    axes.fill_between(
+        rates, [min(seeds) for seeds in values], [max(seeds) for seeds in values], color=color, alpha=0.2, linewidth=0
+    )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-import queue
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from fastdrop import _config
@@ -19,10 +22,11 @@ Report = Callable[[Any], None]
 Work = Callable[[Any, Report], Any]
 """Does a job; returns its result."""
 
-POLL_SECONDS = 0.5
+STOP_SECONDS = 60.0
+"""How long a worker may take to end the step in hand and save its state."""
 
 
-def work_off(work: Work, jobs: Iterable[Any], processes: int, report: Report) -> Iterator[tuple[Any, Any]]:
+def work_off(work: Work, jobs: Iterable[Any], processes: int, report: Report) -> Generator[tuple[Any, Any]]:
     """Yield (job, result) as they come; reports of work in hand go to `report`.
 
     Parameters
@@ -33,65 +37,132 @@ def work_off(work: Work, jobs: Iterable[Any], processes: int, report: Report) ->
     processes : int >= 1
         One means this very process.
     report : callable
+
+    Raises
+    ------
+    StateError: a process died. Whatever `work` raises.
+
+    Notes
+    -----
+    However it ends, the workers get a SIGINT each, which `work` may use to save what it has done. If this process is killed, they
+    end with their next report.
     """
-    jobs = list(jobs)
-    if processes == 1 or len(jobs) <= 1:
-        for job in jobs:
+    todo = list(jobs)
+    count = min(processes, len(todo))
+    if count <= 1:
+        for job in todo:
             yield job, work(job, report)
         return
-    context = get_context("spawn")
-    todo, done = context.Queue(), context.Queue()
-    for number in range(len(jobs)):
-        todo.put(number)
-    count = min(processes, len(jobs))
-    for _ in range(count):
-        todo.put(None)
-    threads = max(1, _config.get_num_threads() // count)
-    workers = [context.Process(target=_worker, args=(work, jobs, todo, done, threads, os.getpid())) for _ in range(count)]
-    with _running(workers):
-        left = len(jobs)
-        while left:
-            try:
-                kind, number, value = done.get(timeout=POLL_SECONDS)
-            except queue.Empty:
-                if any(worker.exitcode not in (None, 0) for worker in workers):
-                    raise StateError("a worker process died; the same call goes on from the last epoch") from None
-                continue
-            if kind == "error":
-                raise value
-            if kind == "report":
-                report(value)
-            else:
-                left -= 1
-                yield jobs[number], value
+    with _running(work, shares(_config.get_num_threads(), count)) as workers:
+        in_hand = {pipe: todo.pop(0) for pipe in workers}
+        for pipe, job in in_hand.items():
+            with _alive(workers[pipe]):
+                pipe.send(job)
+        while in_hand:
+            for pipe in [pipe for pipe in wait(in_hand) if isinstance(pipe, Connection)]:
+                with _alive(workers[pipe]):
+                    kind, value = pipe.recv()
+                if kind == "error":
+                    raise value
+                if kind == "report":
+                    report(value)
+                    continue
+                job = in_hand.pop(pipe)
+                if todo:
+                    in_hand[pipe] = todo.pop(0)
+                    with _alive(workers[pipe]):
+                        pipe.send(in_hand[pipe])
+                yield job, value
+
+
+def shares(threads: int, processes: int) -> list[int]:
+    """Return how many of the threads each process has: at least one, and in all no more, if there are enough."""
+    return [max(1, threads // processes + (number < threads % processes)) for number in range(processes)]
+
+
+def can_be_sent(value: Any) -> bool:
+    """Return whether a value can be sent to another process."""
+    try:
+        ForkingPickler.loads(ForkingPickler.dumps(value))
+    except Exception:  # what cannot be sent may raise anything
+        return False
+    return True
 
 
 @contextmanager
-def _running(workers: Sequence[BaseProcess]) -> Iterator[None]:
-    for worker in workers:
-        worker.start()
+def _alive(worker: BaseProcess) -> Iterator[None]:
+    """Turn the end of a worker's pipe into an error that says so."""
+    try:
+        yield
+    except (EOFError, OSError):
+        worker.join(STOP_SECONDS)
+        raise StateError(
+            f"a worker process died (exit code {worker.exitcode}); the same call goes on from the last epoch"
+        ) from None
+
+
+@contextmanager
+def _running(work: Work, threads: Sequence[int]) -> Iterator[dict[Connection, BaseProcess]]:
+    """Start a worker for each share of the threads; within the context they can be spoken to, and after it they are gone."""
+    context = get_context("spawn")
+    workers: dict[Connection, BaseProcess] = {}
+    try:
+        with _interrupts_held_back():
+            for share in threads:
+                pipe, theirs = context.Pipe()
+                with theirs:
+                    process = context.Process(target=_worker, args=(theirs, work, share), daemon=True)
+                    process.start()
+                workers[pipe] = process
+        yield workers
+    except BaseException:
+        for worker in workers.values():
+            if worker.is_alive() and worker.pid is not None:
+                os.kill(worker.pid, signal.SIGINT)
+        raise
+    finally:
+        for pipe in workers:
+            pipe.close()
+        try:
+            end = time.monotonic() + STOP_SECONDS
+            for worker in workers.values():
+                worker.join(max(0.0, end - time.monotonic()))
+        finally:
+            for worker in workers.values():
+                worker.terminate()
+                worker.join()
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait; a process that is started here begins so, and is not interrupted while it imports."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _worker(work: Work, jobs: list[Any], todo: Any, done: Any, threads: int, parent: int) -> None:
-    """Do jobs until there are no more, or the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _worker(pipe: Connection, work: Work, threads: int) -> None:
+    """Do jobs until the pipe is closed, by the parent or by its death, or an interruption ends one."""
+    # Not SIG_IGN: `fit` waits for the end of a step only where SIGINT has a function.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     _config.set_num_threads(threads)
 
     def report(value: Any) -> None:
-        if os.getppid() != parent:
-            os._exit(1)
-        done.put(("report", None, value))
+        pipe.send(("report", value))
 
-    while (number := todo.get()) is not None:
-        try:
-            done.put(("result", number, work(jobs[number], report)))
-        except Exception as error:  # whatever it is, it is the caller's
-            done.put(("error", number, error))
-            return
+    with suppress(EOFError, OSError, KeyboardInterrupt):
+        while True:
+            job = pipe.recv()
+            try:
+                answer = "result", work(job, report)
+            except Exception as error:  # whatever it is, it is the caller's
+                error.add_note(f"in a worker process:\n{traceback.format_exc()}")
+                answer = "error", error if can_be_sent(error) else StateError(f"{type(error).__name__}: {error}")
+            pipe.send(answer)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from fastdrop import _validate
+from fastdrop import _validate, activations
 from fastdrop.constraints import MaxNorm
 from fastdrop.data import Dataset
 from fastdrop.layers import AbstractLayer, Conv2D, Dense, Dropout, Flatten, MaxPool2D
@@ -28,7 +28,7 @@ KERNEL, POOL = 3, 2
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A network and its training: all that decides the result, beside the data.
+    """A network for classes and its training: all that decides the result, beside the data.
 
     The network has a convolution (3 x 3, padding "same") and 2 x 2 max-pooling for each of `filters`, then a dense layer with
     dropout behind it for each of `hidden`, and an output for each class.
@@ -55,6 +55,17 @@ class Recipe:
     seed : int
     widen : bool
         Divide the units of each hidden layer by 1 - rate of the dropout behind it.
+
+    Raises
+    ------
+    TypeError, ValueError: an argument is not what is said here.
+
+    Examples
+    --------
+    >>> import fastdrop as fd
+    >>> recipe = fd.Recipe(hidden=(64, 32), rates=(0.0, 0.5), epochs=5)
+    >>> recipe.describe(fd.data.load("digits"))
+    '64-64-32-10, relu, dropout 0/0.5/0.5, adam'
     """
 
     filters: tuple[int, ...] = ()
@@ -73,10 +84,31 @@ class Recipe:
     seed: int = 0
     widen: bool = False
 
+    def __post_init__(self) -> None:
+        """Check each number and name; what they make together is checked where it is made."""
+        for name in ("filters", "hidden"):
+            entries = _validate.sequence(name, getattr(self, name), "a list of integers")
+            object.__setattr__(self, name, tuple(_validate.integer(name, entry, 1, MAX_UNITS) for entry in entries))
+        rates = _validate.sequence("rates", self.rates, "a list of rates")
+        object.__setattr__(self, "rates", tuple(_validate.rate("rates", rate) for rate in rates))
+        _validate.choice("activation", self.activation, activations.FUNCTIONS)
+        _validate.choice("outputs", self.outputs, LOSSES)
+        _validate.choice("optimizer", self.optimizer, LEARNING_RATES)
+        _validate.choice("schedule", self.schedule, SCHEDULES)
+        _validate.integer("epochs", self.epochs, 1)
+        _validate.integer("batch_size", self.batch_size, 1)
+        if self.learning_rate is not None:
+            _validate.real("learning_rate", self.learning_rate, 0.0, open_low=True)
+        _validate.real("momentum", self.momentum, 0.0, 1.0, open_high=True)
+        _validate.real("weight_decay", self.weight_decay, 0.0)
+        _validate.real("max_norm", self.max_norm, 0.0)
+        _validate.integer("seed", self.seed, 0, _validate.MAX_SEED)
+        _validate.boolean("widen", self.widen)
+
     @property
     def loss(self) -> str:
         """Name of the loss."""
-        return LOSSES[_validate.choice("outputs", self.outputs, LOSSES)]
+        return LOSSES[self.outputs]
 
     def all_rates(self) -> tuple[float, ...]:
         """Return the rate of the inputs and of each hidden layer."""
@@ -110,7 +142,8 @@ class Recipe:
     def check(self, dataset: Dataset) -> None:
         """Raise unless a network can be made for the data."""
         if self.filters and dataset.image_shape is None:
-            _validate.fail_value("filters", "empty for a table: only images are convolved", self.filters)
+            shape = f"{len(self.filters)} for rows of shape {dataset.x_train.shape[1:]}"
+            _validate.fail_value("filters", "empty unless rows are images (height, width, channels)", shape)
         self.network(dataset)
 
     def prepared(self, dataset: Dataset) -> Dataset:

@@ -1,23 +1,27 @@
 """Tables of results: a row an epoch, in a CSV file or an SQLite data base, written whole runs at a time.
 
-A file never holds a part of a run, whatever interrupts the writing. Rows are in order of configuration, rate, seed and epoch, so
-that the same runs give the same file.
+A file never holds a part of a run, whatever interrupts the writing. Rows of a CSV file are in order of configuration, rate, seed
+and epoch, so that the same runs give the same file.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import sqlite3
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any, Final
 
-from fastdrop._files import check_writable, reading, replacing
+from fastdrop._files import check_writable, reading, remove_leftovers, replacing
 from fastdrop.errors import FileFormatError, OutputError
 
 DATABASES = (".db", ".sqlite", ".sqlite3")
 TABLES = (".csv", *DATABASES)
+MAX_SEED: Final = 2**63 - 1
+"""Largest integer of SQLite."""
 
 
 @dataclass(frozen=True, order=True)
@@ -33,8 +37,14 @@ class Row:
     val_loss: float
     val_accuracy: float
 
+    @property
+    def key(self) -> tuple[str, float, int, int]:
+        """What there is one row of."""
+        return self.configuration, self.rate, self.seed, self.epoch
+
 
 COLUMNS = {field.name: {"str": str, "float": float, "int": int}[str(field.type)] for field in fields(Row)}
+KEY = ("configuration", "rate", "seed", "epoch")
 SQL_TYPES = {str: "TEXT", float: "REAL", int: "INTEGER"}
 
 
@@ -55,7 +65,7 @@ class Results:
         self._is_database = path.suffix.lower() in DATABASES
 
     def rows(self) -> list[Row]:
-        """Return all rows.
+        """Return all rows, in order.
 
         Raises
         ------
@@ -64,37 +74,84 @@ class Results:
         if not self.path.exists():
             return []
         with reading(self.path):
-            return sorted(Row(*(kind(text) for kind, text in zip(COLUMNS.values(), row, strict=True))) for row in self._read())
+            return sorted(_row(values) for values in (self._read_database() if self._is_database else self._read_csv()))
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Add the rows of a run."""
-        if not self._is_database:
-            everything = sorted([*self.rows(), *rows])
-            with replacing(self.path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(COLUMNS)
-                writer.writerows(astuple(row) for row in everything)
+        """Add the rows of a run; rows that were there of the same epochs are replaced."""
+        if self._is_database:
+            self._write_database(rows)
             return
+        everything = {row.key: row for row in [*self.rows(), *rows]}
+        with replacing(self.path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows(astuple(row) for row in sorted(everything.values()))
+
+    def _read_csv(self) -> Sequence[Sequence[Any]]:
+        try:
+            with self.path.open(encoding="utf-8", newline="") as file:
+                lines = list(csv.reader(file))
+        except csv.Error as error:
+            raise FileFormatError(str(error)) from error
+        if not lines or lines[0] != list(COLUMNS):
+            raise FileFormatError(f"its first line must be {','.join(COLUMNS)}")
+        return lines[1:]
+
+    def _read_database(self) -> Sequence[Sequence[Any]]:
+        """Return the rows, none if there is no table; opened for writing, for what a killed writer left may have to be undone."""
+        try:
+            with closing(sqlite3.connect(self.path)) as connection:
+                if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'epochs'").fetchall():
+                    return []
+                return connection.execute(f"SELECT {', '.join(COLUMNS)} FROM epochs").fetchall()
+        except sqlite3.Error as error:
+            raise FileFormatError(str(error)) from error
+
+    def _write_database(self, rows: Iterable[Row]) -> None:
         columns = ", ".join(f"{name} {SQL_TYPES[kind]}" for name, kind in COLUMNS.items())
+        marks = ", ".join("?" * len(COLUMNS))
         try:
             with closing(sqlite3.connect(self.path)) as connection, connection:
-                connection.execute(
-                    f"CREATE TABLE IF NOT EXISTS epochs ({columns}, PRIMARY KEY (configuration, rate, seed, epoch))"
-                )
-                marks = ", ".join("?" * len(COLUMNS))
-                connection.executemany(f"INSERT INTO epochs VALUES ({marks})", [astuple(row) for row in rows])
+                connection.execute(f"CREATE TABLE IF NOT EXISTS epochs ({columns}, PRIMARY KEY ({', '.join(KEY)}))")
+                connection.executemany(f"INSERT OR REPLACE INTO epochs VALUES ({marks})", [astuple(row) for row in rows])
         except sqlite3.Error as error:
             raise OutputError(f"{self.path}: cannot be written: {error}") from error
 
-    def _read(self) -> list[tuple[str, ...]]:
-        if self._is_database:
-            try:
-                with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as connection:
-                    return connection.execute(f"SELECT {', '.join(COLUMNS)} FROM epochs").fetchall()
-            except sqlite3.Error as error:
-                raise FileFormatError(f"{self.path}: {error}") from error
-        with self.path.open(encoding="utf-8", newline="") as file:
-            header, *lines = csv.reader(file)
-        if header != list(COLUMNS):
-            raise FileFormatError(f"{self.path}: its columns must be {', '.join(COLUMNS)}")
-        return [tuple(line) for line in lines]
+
+def _row(values: Sequence[Any]) -> Row:
+    """Return the row that the values of a file say; SQLite keeps NaN as NULL."""
+    if len(values) != len(COLUMNS):
+        raise FileFormatError(f"a row must have {len(COLUMNS)} values, got {len(values)}")
+    entries: list[Any] = [
+        math.nan if value is None else kind(value) for kind, value in zip(COLUMNS.values(), values, strict=True)
+    ]
+    return Row(*entries)
+
+
+@contextmanager
+def working_folder(folder: Path) -> Iterator[None]:
+    """Make a folder for what is unfinished, within the context of this process alone; it goes when nothing is left in it.
+
+    Raises
+    ------
+    OutputError: it cannot be made, or another process is at work in it.
+    """
+    lock = folder / "lock"
+    try:
+        folder.mkdir(exist_ok=True)
+        connection = sqlite3.connect(lock, timeout=0, isolation_level=None)
+    except (OSError, sqlite3.Error) as error:
+        raise OutputError(f"{folder}: cannot be a folder for unfinished runs: {error}") from error
+    with closing(connection):
+        try:
+            connection.execute("PRAGMA journal_mode = OFF")  # nothing is ever written
+            connection.execute("BEGIN EXCLUSIVE")  # a lock of the operating system, which ends with the process
+        except sqlite3.Error as error:
+            raise OutputError(f"{folder}: another sweep is at work here ({error})") from error
+        remove_leftovers(folder)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            with suppress(OSError):  # not empty
+                folder.rmdir()

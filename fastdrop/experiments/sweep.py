@@ -7,19 +7,27 @@ So a sweep that was stopped, by Ctrl-C or by a kill, goes on with the same call,
 from __future__ import annotations
 
 import hashlib
+import os
+import zlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from fastdrop import _validate
+import numpy as np
+
+from fastdrop import _validate, losses
 from fastdrop.callbacks import Callback, ModelCheckpoint
+from fastdrop.callbacks.files import literal
 from fastdrop.data import Dataset, load
+from fastdrop.errors import FileFormatError
 from fastdrop.experiments.display import SweepDisplay
-from fastdrop.experiments.jobs import Report, work_off
+from fastdrop.experiments.jobs import Report, can_be_sent, work_off
 from fastdrop.experiments.recipe import Recipe
-from fastdrop.experiments.results import Results, Row
+from fastdrop.experiments.results import MAX_SEED, Results, Row, working_folder
+from fastdrop.losses import LossFunction
 from fastdrop.optim import AbstractOptimizer
 from fastdrop.progress import Logs
 from fastdrop.sequential import Sequential
@@ -56,7 +64,9 @@ class Training:
         """Return the network of a run, untrained."""
         if isinstance(self.build, Recipe):
             return self.build.with_hidden_rate(job.rate, job.seed).network(self.dataset)
-        return self.build(job.rate, job.seed)
+        net = self.build(job.rate, job.seed)
+        _validate.instance("build", net, Sequential, "a function that returns a Sequential")
+        return net
 
     def checkpoint(self, job: Job) -> Path:
         """Return where the state of an unfinished run is."""
@@ -68,7 +78,7 @@ class Training:
 
         Raises
         ------
-        KeyboardInterrupt: after Ctrl-C, when the state is saved.
+        KeyboardInterrupt: after Ctrl-C, when the state is saved. FileFormatError: the saved state cannot be read.
         """
         path, net, data = self.checkpoint(job), self.network(job), self.dataset
         optimizer = self.optimizer(len(data.x_train))
@@ -81,10 +91,12 @@ class Training:
                 optimizer=optimizer,
                 loss=self.loss,
                 validation_data=(data.x_test, data.y_test),
-                callbacks=[ModelCheckpoint(path), _Reporter(job, report)],
+                callbacks=[ModelCheckpoint(literal(path)), _Reporter(job, report)],
                 progress=False,
                 resume=path if path.exists() else None,
             )
+        except FileFormatError as error:
+            raise FileFormatError(f"{error} (without this file the run begins anew)") from error
         except KeyboardInterrupt:
             progress = optimizer.progress
             if progress is not None and (progress.interrupted or progress.epoch == self.epochs):
@@ -103,7 +115,7 @@ class _Reporter(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Report the epoch."""
-        self.report((self.job.rate, self.job.seed, epoch + 1, dict(logs)))
+        self.report((self.job.rate, self.job.seed, epoch + 1, logs["val_accuracy"]))
 
 
 @dataclass(frozen=True)
@@ -140,7 +152,20 @@ class Sweep:
         return max(self.rates, key=lambda rate: (mean(row.val_accuracy for row in self.last(rate)), -rate))
 
     def plot(self, path: PathLike, title: str = "") -> None:
-        """Draw accuracy and loss, of training and validation, and their gap against the rate; the name says the kind of file."""
+        """Draw accuracy and loss after the last epoch, of training and validation, and the gap in accuracy, against the rate.
+
+        Lines are means over the seeds, bands reach from the least to the largest.
+
+        Parameters
+        ----------
+        path : path
+            Ends in .png, .svg or .pdf.
+        title : str
+
+        Raises
+        ------
+        MissingDependencyError: Matplotlib is not installed. OutputError: the file cannot be written.
+        """
         from fastdrop.experiments.figures import plot_sweep
 
         plot_sweep(_validate.path("path", path), self, title)
@@ -155,7 +180,7 @@ def sweep(
     epochs: int | None = None,
     batch_size: int | None = None,
     optimizer: Callable[[int], AbstractOptimizer] | None = None,
-    loss: Any = None,
+    loss: str | LossFunction | None = None,
     output: PathLike = "sweep.csv",
     configuration: str = "",
     processes: int = 1,
@@ -166,22 +191,24 @@ def sweep(
     Parameters
     ----------
     build : Recipe or callable
-        A recipe, whose hidden layers take the rate; or a function of (rate, seed) that returns a network.
+        A recipe, whose hidden layers take the rate; or a function of (rate, seed) that returns a `Sequential`, which takes the
+        rows as they are in `data`.
     data : Dataset or path
         What `fastdrop.data.load` returns, or takes; its test part is the validation data.
     rates : sequence of float in [0, 1]
-    seeds : sequence of int >= 0
+    seeds : sequence of int in [0, 2^63)
     epochs, batch_size, optimizer, loss : optional
         Of `fit`; in place of a recipe's. `optimizer` is a function of the number of training rows that returns a new one. The
         defaults are those of `Recipe`: Adam whose rate falls along a cosine, and softmax cross-entropy.
     output : path
         The table, .csv or .db (SQLite). Unfinished runs are kept beside it, in a folder named after it.
     configuration : str
-        What the training is called in the table: runs of another one are no results of this sweep. By default what a recipe
-        says that is not its default; the name of a function.
+        What the training is called in the table, together with epochs, batches, loss and data: runs of another one are no
+        results of this sweep. By default what in a recipe is not its default, or the names of the functions `build` and
+        `optimizer`, whose contents nobody can tell apart.
     processes : int >= 1
-        Runs that are done at the same time, each with its part of the threads. Results do not depend on it. With more than one,
-        what is given must be importable by other processes.
+        Runs that are done at the same time, each with its part of the threads and its own copy of the data. Results do not
+        depend on it. With more than one, what is given must be importable by other processes.
     progress : bool
         Show each finished run, and how far the others are, on stderr.
 
@@ -191,31 +218,50 @@ def sweep(
 
     Raises
     ------
-    TypeError, ValueError: bad arguments. OutputError: the table cannot be written. FileFormatError: `output` is no such table.
+    TypeError, ValueError: bad arguments. OutputError: the table cannot be written, or another sweep is writing it.
+    FileFormatError: `output` is no such table, or the state of an unfinished run is damaged. StateError: a process died.
     KeyboardInterrupt: after Ctrl-C; the same call goes on.
+
+    Notes
+    -----
+    A run is written to the table when it is finished. After Ctrl-C the same call goes on with the next step, after a kill with
+    the epoch in hand, and ends with the table of a sweep that was never stopped; runs in the table are not done again.
+
+    Examples
+    --------
+    >>> import fastdrop as fd
+    >>> result = fd.sweep(fd.Recipe(hidden=(64,)), "digits", [0, 0.25, 0.5], seeds=[1, 2], epochs=10)
+    >>> result.plot("sweep.png")
     """
     rates = [_validate.rate("rates", rate) for rate in _validate.sequence("rates", rates, "a list of rates")]
-    seeds = [_validate.integer("seeds", seed, 0, _validate.MAX_SEED) for seed in _validate.sequence("seeds", seeds, "a list")]
-    if not rates or not seeds:
-        _validate.fail_value("rates" if not rates else "seeds", "not empty", "none")
+    seeds = [_validate.integer("seeds", seed, 0, MAX_SEED) for seed in _validate.sequence("seeds", seeds, "a list of integers")]
+    for name, values in (("rates", rates), ("seeds", seeds)):
+        if not values:
+            _validate.fail_value(name, "not empty", "none")
     processes = _validate.integer("processes", processes, 1)
-    training = _training(build, data, epochs, batch_size, optimizer, loss, configuration, Path(output))
-    results = Results(Path(output))
+    shown = _validate.boolean("progress", progress)
+    results = Results(_validate.path("output", output))
+    training = _training(build, data, epochs, batch_size, optimizer, loss, configuration, results.path)
+    if processes > 1:
+        for name, value in (("build", training.build), ("optimizer", training.optimizer), ("loss", training.loss)):
+            if not can_be_sent(value):
+                _validate.fail_value(name, "importable by other processes, from the top of a module", repr(value))
     wanted = [Job(rate, seed) for rate in dict.fromkeys(rates) for seed in dict.fromkeys(seeds)]
-    rows = _of(results.rows(), training.configuration, wanted, training.epochs)
-    finished = {(row.rate, row.seed) for row in rows}
-    todo = [job for job in wanted if (job.rate, job.seed) not in finished]
-    training.folder.mkdir(exist_ok=True)
-    with SweepDisplay(_validate.boolean("progress", progress), len(wanted), training.epochs) as display:
-        for rate, seed in sorted(finished):
-            display.finished([row for row in rows if (row.rate, row.seed) == (rate, seed)])
-        for job, new in work_off(training, todo, processes, display.epoch):
-            results.add(new)
+    with working_folder(training.folder), SweepDisplay(shown, len(wanted), training.epochs) as display:
+        rows = _of(results.rows(), training.configuration, wanted, training.epochs)
+        finished: dict[Job, list[Row]] = {}
+        for row in rows:
+            finished.setdefault(Job(row.rate, row.seed), []).append(row)
+        for job, old in finished.items():
             training.checkpoint(job).unlink(missing_ok=True)
-            display.finished(new)
-            rows += new
-    if not any(training.folder.iterdir()):
-        training.folder.rmdir()
+            display.finished(old)
+        todo = [job for job in wanted if job not in finished]
+        with closing(work_off(training, todo, processes, display.epoch)) as work:
+            for job, new in work:
+                results.add(new)
+                training.checkpoint(job).unlink(missing_ok=True)
+                display.finished(new)
+                rows += new
     return Sweep(sorted(rows))
 
 
@@ -224,33 +270,56 @@ def _training(
 ) -> Training:
     """Return what the runs have in common, checked."""
     recipe = build if isinstance(build, Recipe) else Recipe()
+    if not isinstance(build, Recipe):
+        _validate.callable_("build", build, "a fastdrop.Recipe or a function of (rate, seed)")
+    elif not build.hidden:
+        _validate.fail_value("build", "a recipe with a hidden layer, behind which units are dropped", "hidden ()")
     epochs = recipe.epochs if epochs is None else _validate.integer("epochs", epochs, 1)
     batch_size = recipe.batch_size if batch_size is None else _validate.integer("batch_size", batch_size, 1)
     recipe = replace(recipe, epochs=epochs, batch_size=batch_size)
+    if optimizer is not None:
+        _validate.callable_("optimizer", optimizer, "a function of the number of rows")
+    loss = recipe.loss if loss is None else loss
+    losses.get(loss)
+    _validate.instance("configuration", configuration, str, "a string")
+    _validate.instance("data", data, (Dataset, str, os.PathLike), "a Dataset or a path")
     dataset = data if isinstance(data, Dataset) else load(data)
+    names = [configuration]
     if isinstance(build, Recipe):
         recipe.check(dataset)
         build, dataset = recipe, recipe.prepared(dataset)
-        name = configuration or recipe.differences()
-    else:
-        _validate.callable_("build", build, "a fastdrop.Recipe or a function of (rate, seed)")
-        name = configuration or getattr(build, "__qualname__", repr(build))
-    optimizer = recipe.make_optimizer if optimizer is None else _validate.callable_("optimizer", optimizer, "a function of rows")
-    loss = recipe.loss if loss is None else loss
+        names = names if configuration else [recipe.differences()]
+    elif not configuration:
+        names = [_name(build)]
+    if optimizer is not None and not configuration:
+        names.append(_name(optimizer))
     parts = [
-        *([name] if name else []),
+        *filter(None, names),
         f"{epochs} epochs",
         f"batches of {batch_size}",
-        f"{dataset.name}, {len(dataset.x_train)} rows",
-        str(loss),
+        loss if isinstance(loss, str) else _name(loss),
+        f"{dataset.name}, {len(dataset.x_train)} rows, checksum {_checksum(dataset):08x}",
     ]
     folder = output.with_name(f"{output.stem}-runs")
+    optimizer = optimizer or recipe.make_optimizer
     return Training(build, dataset, epochs, batch_size, optimizer, loss, "; ".join(parts), folder)
+
+
+def _name(function: Any) -> str:
+    """Return what a function is called, the same in every process."""
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def _checksum(dataset: Dataset) -> int:
+    """Return a number that changes with the data."""
+    number = 0
+    for array in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test):
+        number = zlib.crc32(np.ascontiguousarray(array).data, number)
+    return number
 
 
 def _of(rows: list[Row], configuration: str, jobs: list[Job], epochs: int) -> list[Row]:
     """Return the rows of the wanted runs that are complete."""
-    wanted = {(job.rate, job.seed) for job in jobs}
-    own = [row for row in rows if row.configuration == configuration and (row.rate, row.seed) in wanted]
+    own = [row for row in rows if row.configuration == configuration and Job(row.rate, row.seed) in jobs]
     complete = {(row.rate, row.seed) for row in own if row.epoch == epochs}
     return [row for row in own if (row.rate, row.seed) in complete]
