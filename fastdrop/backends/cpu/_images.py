@@ -101,7 +101,7 @@ class ImageOperations(ProductOperations):
         dbias: Array | Update | None,
         accumulate: bool,
     ) -> Array | None:
-        if len(x) == 0 or (output_mask is not None and output_mask.kind == MaskKind.DROP_ALL):
+        if x.size == 0 or (output_mask is not None and output_mask.kind == MaskKind.DROP_ALL):
             return self._no_gradient(x, want_dx, dweight, dbias, accumulate)
         channels, filters = weight.shape[2:]
         matrix = -1, filters
