@@ -112,7 +112,8 @@ class ImageOperations(ProductOperations):
         if want_dx and not adds:
             turned = self.pack_weight(np.ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2)).reshape(-1, channels)).data
         weight_grad, bias_grad = _gradient_array(dweight, accumulate), _gradient_array(dbias, accumulate)
-        size = x.itemsize * max(window.positions * (window.taps * channels if adds else filters), math.prod(x.shape[1:]))
+        gradients = window.positions * max(filters, window.taps * channels if adds else 0)
+        size = x.itemsize * max(gradients, math.prod(x.shape[1:]))
         for low, high in _batches(len(x), size, input_mask, output_mask):
             drop_in, drop_out = (_part(mask, low, high, len(x)) for mask in (input_mask, output_mask))
             rows = dy[low:high].reshape(matrix), state[low:high].reshape(matrix)
