@@ -112,14 +112,14 @@ class ImageOperations(ProductOperations):
         accumulate: bool,
         sparse: bool = False,
     ) -> Array | None:
-        if len(x) == 0 or (output_mask is not None and output_mask.kind == MaskKind.DROP_ALL):
+        if x.size == 0 or (output_mask is not None and output_mask.kind == MaskKind.DROP_ALL):
             return self._no_gradient(x, want_dx, dweight, dbias, accumulate)
         filters, state = weight.shape[3], y if z is None else z
         dx = np.empty(x.shape, x.dtype) if want_dx else None
         weight_grad, bias_grad = _gradient_array(dweight, accumulate), _gradient_array(dbias, accumulate)
         add_image_gradient, widest = self._image_gradient(window, weight, sparse) if want_dx else (None, filters)
         add_weight_gradient = None if weight_grad is None else self._weight_gradient(window, weight_grad, sparse)
-        size = x.itemsize * max(window.positions * widest, math.prod(x.shape[1:]))
+        size = x.itemsize * max(window.positions * max(widest, filters), math.prod(x.shape[1:]))
         for low, high in _batches(len(x), size, input_mask, output_mask):
             drop_in, drop_out = (_part(mask, low, high, len(x)) for mask in (input_mask, output_mask))
             rows = dy[low:high].reshape(-1, filters), state[low:high].reshape(-1, filters)

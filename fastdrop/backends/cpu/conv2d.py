@@ -24,7 +24,7 @@ from fastdrop._types import Array, Indices
 from fastdrop.backends.cpu._jit import device, kernel
 from fastdrop.backends.cpu._lists import add_listed
 from fastdrop.backends.cpu._panels import copy_rows_panel, transpose_rows_panel
-from fastdrop.backends.cpu._tile import MR, NR, tile_columns
+from fastdrop.backends.cpu._tile import MR, tile_columns
 from fastdrop.backends.cpu._vector import numba
 from fastdrop.backends.cpu.dense import (
     KC,
@@ -58,6 +58,8 @@ BATCH_BYTES = 1 << 21
 """Images, or gradients of results, that are worked on at a time where they have to be made first."""
 NANOSECONDS = 0.3
 """Estimated cost of an element that is copied or added."""
+PANEL_BYTES = 128
+"""A row of a panel of b, of the widest vectors there are."""
 ADDITION = 24
 """How many multiply-adds of a product cost as much as adding an element of a patch."""
 
@@ -83,8 +85,11 @@ def band_of(geometry: Geometry) -> int:
 
 
 def adds_patches(window: Window, channels: int, filters: int, dtype: np.dtype[Any]) -> bool:
-    """Return whether the gradient by the image is less work patch by patch than as a convolution: few channels, or strides."""
-    nr = NR * 4 // dtype.itemsize
+    """Return whether the gradient by the image is less work patch by patch than as a convolution: few channels, or strides.
+
+    The two have other orders of summation, so that nothing of the machine may decide.
+    """
+    nr = PANEL_BYTES // dtype.itemsize
     patch, whole = window.taps * channels, -(-channels // nr) * nr
     by_patch = window.positions * (filters * -(-patch // nr) * nr + ADDITION * patch)
     return by_patch < math.prod(window.image) * window.taps * filters * whole
