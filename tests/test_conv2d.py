@@ -586,6 +586,57 @@ def test_the_choice_between_the_ways_is_that_of_less_work() -> None:
     assert not adds((1, 8, 8, 128), 256, padding="same")
 
 
+# Gradients that are mostly zeros
+
+LISTED = {
+    "as wide as worth it": Geometry((3, 8, 7, 33), 20, padding="same"),
+    "bands": Geometry((2, 30, 31, 40), 3, padding="same"),
+    "strides": Geometry((2, 9, 8, 40), 13, (2, 3), (2, 3), padding="same"),
+    "dilation and strides": Geometry((2, 11, 10, 35), 8, strides=(2, 2), dilation=(2, 2)),
+    "each place alone": Geometry((2, 5, 6, 64), 31, (1, 1)),
+    "few channels, but many in a row": Geometry((2, 6, 6, 11), 17, padding="same"),
+}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", LISTED)
+def test_leaving_out_zeros_changes_nothing_but_rounding(
+    backend: AbstractBackend, reference: AbstractBackend, name: str, dtype: np.dtype, share: float
+) -> None:
+    geometry = LISTED[name]
+    x, weight = small_integers(1, geometry.images, dtype), small_integers(2, geometry.weight_shape, dtype)
+    dy = small_integers(3, geometry.y_shape, dtype)
+    dy[np.random.default_rng(4).random(dy.shape) >= share] = 0
+    mask = Mask(0.5, KEY).bind((len(x), x[0].size), as_matrix=True)
+    found = []
+    for each in (reference, backend):
+        dweight, dbias = np.ones_like(weight), np.ones(geometry.filters, dtype)
+        dx = each.conv2d_backward(
+            dy, x, weight, dy, None, geometry.window, LINEAR, mask, None, True, dweight, dbias, True, sparse=True
+        )
+        found.append((dx, dweight, dbias))
+    for got, wanted in zip(found[1], found[0], strict=True):
+        assert_same_bits(got, wanted + 0)  # of small integers every sum is exact
+    if share:
+        assert_varied(found[0][0] != 0)
+
+
+def test_left_out_zeros_do_not_multiply() -> None:
+    """An infinite weight reaches the gradients of images only where dy is not zero."""
+    from fastdrop.backends import select
+
+    backend = select.backend("cpu")
+    geometry = LISTED["each place alone"]
+    x, weight = random_array(1, geometry.images, np.float32), np.full(geometry.weight_shape, np.inf, np.float32)
+    dy = np.zeros(geometry.y_shape, np.float32)
+    dy[0, 1, 2, 3] = 1
+    dx = backend.conv2d_backward(dy, x, weight, dy, None, geometry.window, LINEAR, None, None, True, None, None, False, True)
+    assert dx is not None
+    assert np.isinf(dx[0, 1, 2]).all()
+    assert np.count_nonzero(dx) == x.shape[3]
+
+
 @compiled
 @pytest.mark.parametrize("bytes_at_a_time", [1, 5000])
 @pytest.mark.parametrize("name", ["few channels", "strides", "many images", "many channels"])

@@ -16,6 +16,7 @@ from strategies import random_array
 import fastdrop as fd
 from fastdrop import activations, fusion
 from fastdrop.layers import AbstractLayer
+from fastdrop.layers.conv2d import FusedConv2D
 from fastdrop.layers.dense import FusedDense
 
 SEED = 21
@@ -207,3 +208,23 @@ def test_summary_table_shows_groups_streams_and_counts() -> None:
         ["4", "dense", "(3,)", "27"],
     ]
     assert lines[0].split() == ["layer", "output", "shape", "parameters", "fused", "dropout"]
+
+
+@pytest.mark.parametrize(
+    ("following", "pooled"),
+    [
+        ((fd.MaxPool2D(2),), True),
+        ((fd.MaxPool2D((1, 4), (2, 5)),), True),
+        ((fd.MaxPool2D(2, 1),), False),
+        ((fd.MaxPool2D((1, 3)),), False),
+        ((fd.AvgPool2D(2),), False),
+        ((fd.Dropout(0.5), fd.MaxPool2D(2)), True),
+        ((fd.Flatten(),), False),
+        ((), False),
+    ],
+)
+def test_max_pooling_behind_a_convolution_is_known(following: tuple[AbstractLayer, ...], pooled: bool) -> None:
+    """Where most of its gradient is zeros."""
+    step = fusion.plan([fd.Conv2D(3, 3, activation="relu"), *following])[0]
+    assert isinstance(step, FusedConv2D)
+    assert step.pooled is pooled
