@@ -352,7 +352,7 @@ def test_small_integers_are_exact(backend: AbstractBackend, reference: AbstractB
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("filters", [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 129])
-def test_small_integers_are_exact_around_the_tiles(
+def test_small_integers_are_exact_at_the_edges_of_tiles(
     backend: AbstractBackend, reference: AbstractBackend, filters: int, dtype: np.dtype
 ) -> None:
     """As filters, and as channels, beside odd numbers of the other; places around the height of a tile."""
@@ -374,7 +374,7 @@ def test_small_integers_with_fixed_counts(backend: AbstractBackend, reference: A
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_sum_that_is_packed_in_several_pieces(backend: AbstractBackend, reference: AbstractBackend, dtype: np.dtype) -> None:
+def test_a_larger_sum_is_packed_in_several_pieces(backend: AbstractBackend, reference: AbstractBackend, dtype: np.dtype) -> None:
     """Deeper than all the panels that a thread packs at a time; and a gradient over more places than a piece has."""
     deep = kernels.MOST_PANELS * kernels.KC + 300
     for images, filters, size in (

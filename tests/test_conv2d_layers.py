@@ -428,10 +428,10 @@ def test_summary() -> None:
 def test_networks_learn() -> None:
     """Where in the image a bright spot lies."""
     rng = np.random.default_rng(0)
-    x, labels = rng.normal(0, 0.1, (200, 8, 7, 3)).astype(np.float32), rng.integers(0, 2, 200)
-    x[np.arange(200), 4 * labels + 1, 3] += 2
+    x, labels = rng.normal(0, 0.1, (40, 8, 7, 3)).astype(np.float32), rng.integers(0, 2, 40)
+    x[np.arange(40), 4 * labels + 1, 3] += 2
     net = _network()
-    history = net.fit(x, labels, epochs=12, batch_size=25, optimizer=fd.optim.Adam(0.01), progress=False)
+    history = net.fit(x, labels, epochs=10, batch_size=8, optimizer=fd.optim.Adam(0.01), progress=False)
     assert history.history["loss"][-1] < history.history["loss"][0] / 2
     assert net.evaluate(x, labels)["accuracy"] > 0.95
 

@@ -356,7 +356,7 @@ def test_networks_are_written_and_read_again(name: str, tmp_path: Path, without_
         assert same.layers[0].config() == net.layers[0].config()
         assert_same_bits(same.forward(x, True, 3)[0], net.forward(x, True, 3)[0])
         assert_same_bits(same(x), net(x))
-    assert_same_bits(net.predictor()(x), net(x))
+    assert_agree(net.predictor()(x), net(x))
     assert_not_vacuous(net(x))
 
 
