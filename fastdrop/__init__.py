@@ -28,6 +28,8 @@ _HOME = {
     "Mask": "mask",
     "MaxNorm": "constraints",
     "MaxPool2D": "layers",
+    "RandomCrop": "layers",
+    "RandomFlip": "layers",
     "Recipe": "experiments",
     "Residual": "layers",
     "Sequential": "sequential",

@@ -39,10 +39,11 @@ def conv2d(
     input_mask: BoundMask | None,
     output_mask: BoundMask | None,
     keep: bool,
+    sparse: bool = False,
 ) -> tuple[Array, ConvBackward]:
     """Return (y, backward); arrays and masks as in `backends.base`, `groups` divides channels and filters.
 
-    With `keep` False there will be no backward pass.
+    With `keep` False there will be no backward pass. `sparse` says that most of dy will be zeros.
     """
     by_channel = tuple(
         mask if mask is not None and mask.columns == columns else None
@@ -55,8 +56,9 @@ def conv2d(
     y, z = backend.conv2d_forward(x, weight, bias, window, activation, input_mask, output_mask, keep)
 
     def backward(dy: Array, want_dx: bool, dweight: Gradient, dbias: Gradient, accumulate: bool) -> Array | None:
+        masks = input_mask, output_mask
         return backend.conv2d_backward(
-            dy, x, weight, y, z, window, activation, input_mask, output_mask, want_dx, dweight, dbias, accumulate
+            dy, x, weight, y, z, window, activation, *masks, want_dx, dweight, dbias, accumulate, sparse
         )
 
     return y, backward
@@ -87,9 +89,9 @@ def _grouped(
     output_mask: BoundMask | None,
     keep: bool,
 ) -> tuple[Array, ConvBackward]:
-    """Do each group by itself, between dropout of the whole arrays."""
+    """Do each group by itself, between dropout of the whole arrays; nothing where all of y is dropped."""
     pieces = []
-    for group in range(groups):
+    for group in range(0 if output_mask is not None and output_mask.kind == MaskKind.DROP_ALL else groups):
         channels, filters = (np.arange(group * n // groups, (group + 1) * n // groups) for n in (x.shape[3], weight.shape[3]))
         pieces.append(_Piece(0, len(x), channels, filters, None, (None, None), 1.0))
     dropped = x if input_mask is None else backend.dropout_forward(x, input_mask)
@@ -171,7 +173,8 @@ def _in_pieces(
         part = array[low:high]
         if columns is None and scale == 1.0:
             return part
-        return backend.gather(part.reshape(-1, part.shape[3]), None, columns, scale).reshape(*part.shape[:3], -1)
+        chosen = backend.gather(part.reshape(-1, part.shape[3]), None, columns, scale)
+        return chosen.reshape(*part.shape[:3], chosen.shape[1])
 
     def weight_of(piece: _Piece) -> Array:
         chosen = backend.gather(matrix, piece.weight_rows, piece.filters)
@@ -183,7 +186,7 @@ def _in_pieces(
         b = bias if bias is None or piece.filters is None else bias[piece.filters]
         ys, zs = backend.conv2d_forward(xs, weight_of(piece), b, window, activation, *piece.masks, keep)
         part = y[piece.low : piece.high].reshape(-1, filters)
-        backend.scatter(ys.reshape(len(part), -1), None, piece.filters, part, False)
+        backend.scatter(ys.reshape(-1, ys.shape[3]), None, piece.filters, part, False)
         if keep:
             done.append((piece, xs, ys, zs))
 
@@ -200,7 +203,7 @@ def _in_pieces(
             bias_total.add(db, None, piece.filters)
             if dx is not None and dxs is not None:
                 part = dx[piece.low : piece.high].reshape(-1, channels)
-                backend.scatter(dxs.reshape(len(part), -1), None, piece.channels, part, False, piece.scale)
+                backend.scatter(dxs.reshape(-1, dxs.shape[3]), None, piece.channels, part, False, piece.scale)
         weight_total.finish()
         bias_total.finish()
         return dx

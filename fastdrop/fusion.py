@@ -18,9 +18,11 @@ from fastdrop._types import Shape
 from fastdrop.layers.activation import Activation
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.chain import opened
+from fastdrop.layers.conv2d import FusedConv2D
 from fastdrop.layers.dense import FusedDense
 from fastdrop.layers.dropout import Dropout
 from fastdrop.layers.passes import Step
+from fastdrop.layers.pooling import MaxPool2D
 from fastdrop.layers.residual import Residual, ResidualStep
 from fastdrop.layers.weighted import AbstractWeighted
 
@@ -34,6 +36,8 @@ def plan(layers: Sequence[AbstractLayer]) -> tuple[Step, ...]:
     for i, (step, following) in enumerate(pairwise(steps)):
         if isinstance(step, FusedDense) and isinstance(following, FusedDense) and following.takes_kept:
             steps[i] = replace(step, gives_kept=True)
+        if isinstance(step, FusedConv2D) and isinstance(following, MaxPool2D) and following.leaves_most_out:
+            steps[i] = replace(step, pooled=True)
     return tuple(steps)
 
 
@@ -109,7 +113,8 @@ def _table_rows(
         count = sum(math.prod(parameter.shape) for parameter in layer.own_parameters.values())
         mask = ""
         if layer.random:
-            mask = f"{layer.strength_name} {getattr(layer, layer.strength_name):g}, stream {root.stream_of(layer)}"
+            strength = f"{layer.strength_name} {getattr(layer, layer.strength_name):g}, " if layer.strength_name else ""
+            mask = f"{strength}stream {root.stream_of(layer)}"
         group = str(together.get(layer, ""))
         yield f"{path}{i}", layer.name, str(output_shape), f"{count:,}" if count else "", group, mask
         yield from _table_rows(layer.children, f"{path}{i}.", shape, root, together)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from fastdrop import _validate
-from fastdrop._types import ActivationKind, UpdateKind
+from fastdrop._types import ActivationKind, Array, UpdateKind
 from fastdrop.backends.base import AbstractBackend, Normals, Update
 from fastdrop.backends.select import default_backend
 from fastdrop.mask import Mask
 from fastdrop.rng import Key
+from fastdrop.window import window_of
 
 SMALL, LARGE = (2, 4), (512, 512)
 """Shapes that the serial and the parallel kernels take."""
@@ -57,6 +58,7 @@ def _run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[A
     backend.affine_dropout_forward(x, bound, 0.0, 0.0)
     seeds = Mask(0.3, Key(0, 0, 0)).bind(shape, as_matrix=True)
     backend.drop_block_backward(backend.drop_block_forward(x.reshape(rows, 1, columns, 1), seeds, 1), seeds, 1)
+    _run_images(backend, x.reshape(rows, 2, columns // 4, 2))
     noise = Normals(Key(0, 0, 0), 0, 1.0, multiplies=True)
     backend.noise_backward(backend.noise_forward(x, noise), noise)
     backend.activation_backward(x, backend.activation_forward(x, ActivationKind.TANH), ActivationKind.TANH)
@@ -70,3 +72,15 @@ def _run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[A
     backend.update(update, backend.gather(x, None, kept), None, kept)
     backend.sum_of_squares(x)
     backend.limit_column_norms(value, 1.0)
+
+
+def _run_images(backend: AbstractBackend, x: Array) -> None:
+    """Run every operation on images once, and convolutions with strides too, whose gradient by the image goes another way."""
+    weight, bias, kind = np.full((3, 3, 2, 2), 0.5, x.dtype), np.zeros(2, x.dtype), ActivationKind.TANH
+    for strides in ((1, 1), (2, 2)):
+        window = window_of((x.shape[1], x.shape[2]), (3, 3), strides, (1, 1), "same", "`weight`")
+        y, z = backend.conv2d_forward(x, weight, bias, window, kind, None, None, True)
+        gradients = np.empty_like(weight), np.empty_like(bias)
+        backend.conv2d_backward(y, x, weight, y, z, window, kind, None, None, True, *gradients, accumulate=False)
+    backend.max_pool_backward(backend.max_pool_forward(x, window), x, window)
+    backend.average_pool_backward(backend.average_pool_forward(x, window), window)

@@ -18,7 +18,7 @@ from fastdrop.backends.formulas.normal import normal_pair
 numba = load_numba()
 from llvmlite import binding  # noqa: E402
 
-from fastdrop.backends.cpu import _tile  # noqa: E402
+from fastdrop.backends.cpu import _panels, _tile  # noqa: E402
 
 FEATURES = binding.get_host_cpu_features()
 
@@ -137,10 +137,10 @@ def test_tiles_of_every_height_stay_in_registers(dtype: np.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("panel", [_tile.A_PANEL, _tile.B_PANEL])
+@pytest.mark.parametrize("panel", [_panels.A_PANEL, _panels.B_PANEL])
 def test_panels_are_packed_by_vectors(panel: int, dtype: np.dtype) -> None:
     """Copied whole, or transposed by shuffles; never an element at a time."""
-    copy_panel, transpose_panel = _tile.copy_panel, _tile.transpose_panel
+    copy_panel, transpose_panel = _panels.copy_panel, _panels.transpose_panel
 
     def copy(source, depth, width, target, height):  # type: ignore[no-untyped-def]
         copy_panel(source, 0, 64, depth, width, target, 0, height, panel)

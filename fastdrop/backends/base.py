@@ -301,8 +301,12 @@ class AbstractBackend(ABC):
         dweight: Array | Update | None,
         dbias: Array | Update | None,
         accumulate: bool,
+        sparse: bool = False,
     ) -> Array | None:
-        """Deliver `dweight` and `dbias` and return dx where `want_dx`, else None; as `dense_backward`, for `conv2d_forward`."""
+        """Deliver `dweight` and `dbias` and return dx where `want_dx`, else None; as `dense_backward`, for `conv2d_forward`.
+
+        `sparse` says that most of dy is zeros, as behind max-pooling: a backend may leave them out of the products.
+        """
 
     @abstractmethod
     def max_pool_forward(self, x: Array, window: Window) -> Array:

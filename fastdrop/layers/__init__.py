@@ -2,6 +2,7 @@
 
 from fastdrop.layers.activation import Activation
 from fastdrop.layers.alpha_dropout import AlphaDropout
+from fastdrop.layers.augmentation import RandomCrop, RandomFlip
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.conv2d import Conv2D
 from fastdrop.layers.dense import Dense
@@ -33,6 +34,8 @@ __all__ = [
     "GlobalAveragePool2D",
     "MaxPool2D",
     "Parameter",
+    "RandomCrop",
+    "RandomFlip",
     "Residual",
     "SpatialDropout1D",
     "SpatialDropout2D",

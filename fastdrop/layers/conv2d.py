@@ -141,12 +141,16 @@ class Conv2D(AbstractWeighted):
 
 @dataclass(frozen=True, slots=True)
 class FusedConv2D:
-    """Dropout, Conv2D, activation and dropout in one operation; softmax is none of these activations."""
+    """Dropout, Conv2D, activation and dropout in one operation; softmax is none of these activations.
+
+    Where it is `pooled`, max-pooling follows at once, so that most of the gradient of y is zeros.
+    """
 
     conv: Conv2D
     activation: ActivationKind
     input_dropout: Dropout | None = None
     output_dropout: Dropout | None = None
+    pooled: bool = False
 
     @property
     def trainable(self) -> bool:
@@ -181,6 +185,7 @@ class FusedConv2D:
             None if first is None else first.bind(convolved.input_shape(x.shape, first.noise_shape), pass_, as_matrix=True),
             None if last is None else last.bind(y_shape, pass_, as_matrix=True),
             pass_.keep,
+            self.pooled,
         )
 
     def frozen(self) -> FrozenConv2D:

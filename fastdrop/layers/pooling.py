@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any
 
@@ -49,6 +50,11 @@ class AbstractPool2D(AbstractLayer):
         self.pool_size = pair("pool_size", pool_size)
         self.strides = self.pool_size if strides is None else pair("strides", strides)
         self.padding = _validate.choice("padding", padding, PADDINGS)
+
+    @property
+    def leaves_most_out(self) -> bool:
+        """Whether most elements of x are in one window, or none, of at least four."""
+        return math.prod(self.pool_size) >= 4 and all(step >= n for step, n in zip(self.strides, self.pool_size, strict=True))
 
     def window(self, image: Pair) -> Window:
         """Return the window on images of that height and width."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,16 @@ class ImageOperations(ProductOperations):
         dx[:, :, inner.shape[2] :] = 0
         dx[:, : inner.shape[1], : inner.shape[2]] = inner
 
+    def _listed_image_gradient(self, dz: Array, window: Window, weight: Array, dx: Array) -> None:
+        """Write the gradient of images by the elements of dz that are not zero; weight (taps, filters, channels)."""
+        lists = (self._threads, math.prod(dz.shape[1:]) + 1)
+        values = self._scratch.take("values", lists, dz.dtype)
+        places = self._scratch.take("list", lists, np.dtype(np.int64))
+        counts = self._scratch.take("counts", (self._threads, window.positions), np.dtype(np.int64))
+        geometry = conv2d.geometry_of(window, window.image, dx.shape[3])
+        work = dz.size * window.taps * dx.shape[3] / dense.FLOPS_PER_NANOSECOND
+        conv2d.listed_image_gradient_kernel(work, readable(dz), weight, geometry, window.before, dx, values, places, counts)
+
     def conv2d_forward(
         self,
         x: Array,
@@ -100,42 +110,70 @@ class ImageOperations(ProductOperations):
         dweight: Array | Update | None,
         dbias: Array | Update | None,
         accumulate: bool,
+        sparse: bool = False,
     ) -> Array | None:
-        if len(x) == 0 or (output_mask is not None and output_mask.kind == MaskKind.DROP_ALL):
+        if x.size == 0 or (output_mask is not None and output_mask.kind == MaskKind.DROP_ALL):
             return self._no_gradient(x, want_dx, dweight, dbias, accumulate)
-        channels, filters = weight.shape[2:]
-        matrix = -1, filters
-        state, dx = y if z is None else z, np.empty(x.shape, x.dtype) if want_dx else None
-        adds = conv2d.adds_patches(window, channels, filters, x.dtype)
-        turned_window, upsampling = window.transposed()
-        turned = None
-        if want_dx and not adds:
-            turned = self.pack_weight(np.ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2)).reshape(-1, channels)).data
+        filters, state = weight.shape[3], y if z is None else z
+        dx = np.empty(x.shape, x.dtype) if want_dx else None
         weight_grad, bias_grad = _gradient_array(dweight, accumulate), _gradient_array(dbias, accumulate)
-        size = x.itemsize * max(window.positions * (window.taps * channels if adds else filters), math.prod(x.shape[1:]))
+        add_image_gradient, widest = self._image_gradient(window, weight, sparse) if want_dx else (None, filters)
+        add_weight_gradient = None if weight_grad is None else self._weight_gradient(window, weight_grad, sparse)
+        size = x.itemsize * max(window.positions * max(widest, filters), math.prod(x.shape[1:]))
         for low, high in _batches(len(x), size, input_mask, output_mask):
             drop_in, drop_out = (_part(mask, low, high, len(x)) for mask in (input_mask, output_mask))
-            rows = dy[low:high].reshape(matrix), state[low:high].reshape(matrix)
+            rows = dy[low:high].reshape(-1, filters), state[low:high].reshape(-1, filters)
             dz = self._gradient(*rows, activation, drop_out, bias_grad, accumulate=True)
-            if dx is not None:
-                part = dx[low:high]
-                if turned is None:
-                    self._add_patches(dz, window, weight.reshape(matrix), part)
-                else:
-                    c, images = part.reshape(-1, channels), dz.reshape(-1, *window.places, filters)
-                    self._convolve(images, turned_window, upsampling, turned, c, unfinished(c), NO_DROP)
+            images = dz.reshape(-1, *window.places, filters)
+            if dx is not None and add_image_gradient is not None:
+                add_image_gradient(images, dx[low:high])
                 if drop_in is not None:
-                    self.dropout_backward(part, drop_in, part)
-            if weight_grad is not None:
-                images, geometry = self._patched(self._dropped(x[low:high], drop_in), window)
-                c = weight_grad.reshape(matrix)
-                work = dense.nanoseconds(*c.shape, len(dz), dense.PLAIN, int(ActivationKind.LINEAR))
-                given = images, geometry, readable(dz), c, True, unfinished(c), NO_DROP
-                conv2d.patches_gradient_kernel(work, *given, self._product_scratch(c.dtype), self._starts())
+                    self.dropout_backward(dx[low:high], drop_in, dx[low:high])
+            if add_weight_gradient is not None:
+                add_weight_gradient(self._dropped(x[low:high], drop_in), images)
         for gradient, target in ((weight_grad, dweight), (bias_grad, dbias)):
             if isinstance(target, Update) and gradient is not None:
                 self.update(target, gradient)
         return dx
+
+    def _image_gradient(self, window: Window, weight: Array, sparse: bool) -> tuple[Callable[[Array, Array], None], int]:
+        """Return (a function of dz that writes dx, the most elements that it makes of a place)."""
+        channels, filters = weight.shape[2:]
+        if sparse and channels >= conv2d.LEAST_LISTED:
+            exchanged = np.ascontiguousarray(weight.transpose(0, 1, 3, 2)).reshape(-1, filters, channels)
+            return (lambda dz, dx: self._listed_image_gradient(dz, window, exchanged, dx)), filters
+        if conv2d.adds_patches(window, channels, filters, weight.dtype):
+            matrix = weight.reshape(-1, filters)
+            return (lambda dz, dx: self._add_patches(dz.reshape(-1, filters), window, matrix, dx)), len(matrix)
+        turned = np.ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2)).reshape(-1, channels)
+        packed, (seen, upsampling) = self.pack_weight(turned).data, window.transposed()
+
+        def convolve(dz: Array, dx: Array) -> None:
+            c = dx.reshape(-1, channels)
+            self._convolve(dz, seen, upsampling, packed, c, unfinished(c), NO_DROP)
+
+        return convolve, filters
+
+    def _weight_gradient(self, window: Window, grad: Array, sparse: bool) -> Callable[[Array, Array], None]:
+        """Return a function of (x, dz) that adds to the gradient of a weight."""
+        c, scratch = grad.reshape(-1, grad.shape[3]), self._product_scratch(grad.dtype)
+
+        def add_listed(x: Array, dz: Array) -> None:
+            images, geometry = self._patched(x, window)
+            lists = (c.shape[1], conv2d.band_of(geometry) * window.places[1] + 1)
+            values, places = self._scratch.take("values", lists, c.dtype), self._scratch.take("list", lists, np.dtype(np.int64))
+            given = images, geometry, readable(dz), np.zeros(c.T.shape, c.dtype), values, places, np.empty(c.shape[1], np.int64)
+            conv2d.listed_weight_gradient_kernel(dz.size * len(c) / dense.FLOPS_PER_NANOSECOND, *given)
+            c[...] += given[3].T
+
+        def add(x: Array, dz: Array) -> None:
+            images, geometry = self._patched(x, window)
+            matrix = readable(dz).reshape(-1, c.shape[1])
+            work = dense.nanoseconds(*c.shape, len(matrix), dense.PLAIN, int(ActivationKind.LINEAR))
+            given = images, geometry, matrix, c, True, unfinished(c), NO_DROP
+            conv2d.patches_gradient_kernel(work, *given, scratch, self._starts())
+
+        return add_listed if sparse and window.size[1] * grad.shape[2] >= conv2d.LEAST_LISTED else add
 
     def max_pool_forward(self, x: Array, window: Window) -> Array:
         y = np.empty((len(x), *window.places, x.shape[3]), x.dtype)

@@ -5,6 +5,8 @@ image, a column for each element of the window and channel. Forward it is ``c = 
 ``c (+)= patches(x).T @ dz``. The gradient by the image is the convolution of dz with the weight turned around, or, where that
 is less work, each patch's gradient added into the image.
 
+Where most of dz is known to be zero, as behind max-pooling, its other elements are listed, and only they are multiplied.
+
 Images that a window leaves are copied with their padding first, some at a time, so that element k of patch m lies at
 ``starts[m] + offset(k)``. Each thread packs what it needs, then goes through the blocked loops of `dense`. Order of summation:
 that of `dense`, along K, and along M for the gradient by the weight.
@@ -16,11 +18,13 @@ import math
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from fastdrop._types import Array, Indices
 from fastdrop.backends.cpu._jit import device, kernel
+from fastdrop.backends.cpu._lists import add_listed
 from fastdrop.backends.cpu._panels import copy_rows_panel, transpose_rows_panel
-from fastdrop.backends.cpu._tile import MR, NR, tile_columns
+from fastdrop.backends.cpu._tile import MR, tile_columns
 from fastdrop.backends.cpu._vector import numba
 from fastdrop.backends.cpu.dense import (
     KC,
@@ -41,6 +45,8 @@ from fastdrop.window import Pair, Window
 
 prange = numba.prange
 
+Places: TypeAlias = npt.NDArray[np.int64]
+
 Geometry: TypeAlias = tuple[int, ...]
 """A window as kernels take it: height, width and channels of the images; size, stride, dilation and places."""
 
@@ -52,6 +58,8 @@ BATCH_BYTES = 1 << 21
 """Images, or gradients of results, that are worked on at a time where they have to be made first."""
 NANOSECONDS = 0.3
 """Estimated cost of an element that is copied or added."""
+PANEL_BYTES = 128
+"""A row of a panel of b, of the widest vectors there are."""
 ADDITION = 24
 """How many multiply-adds of a product cost as much as adding an element of a patch."""
 
@@ -70,9 +78,18 @@ def reach_of(window: Window) -> Pair:
     return height, width
 
 
+def band_of(geometry: Geometry) -> int:
+    """Return how many rows of places are listed together for the gradient by the weight."""
+    _, width, channels, _, _, step, _, _, _, tall, _ = geometry
+    return min(tall, max(1, BAND_ELEMENTS // (width * channels * step)))
+
+
 def adds_patches(window: Window, channels: int, filters: int, dtype: np.dtype[Any]) -> bool:
-    """Return whether the gradient by the image is less work patch by patch than as a convolution: few channels, or strides."""
-    nr = NR * 4 // dtype.itemsize
+    """Return whether the gradient by the image is less work patch by patch than as a convolution: few channels, or strides.
+
+    The two have other orders of summation, so that nothing of the machine may decide.
+    """
+    nr = PANEL_BYTES // dtype.itemsize
     patch, whole = window.taps * channels, -(-channels // nr) * nr
     by_patch = window.positions * (filters * -(-patch // nr) * nr + ADDITION * patch)
     return by_patch < math.prod(window.image) * window.taps * filters * whole
@@ -247,3 +264,105 @@ def patches_gradient_kernel(
                     own, tile * MR, tiles, (0, tiles, *part), (k0, k0 + kc, depth), dz, PLAIN, c, accumulate, finish,
                     c_drop, work[t, PANELS_AT:], line, all_bits[t],
                 )  # fmt: skip
+
+
+BAND_ELEMENTS = 24_576
+"""Elements of images, as many as stay in the nearer caches, whose listed gradients are worked off together."""
+LEAST_LISTED = 32
+"""Fewest elements in a row for a product with listed elements to be worth it."""
+
+
+@device
+def list_elements(row: Array, step: int, values: Array, places: Places, first: int) -> int:
+    """List the elements of a row that are not zero, element f at place ``f * step``; return how many there are."""
+    count = first
+    for f in range(len(row)):
+        values[count] = row[f]
+        places[count] = f * step
+        count += int(row[f] != 0)
+    return count - first
+
+
+@kernel
+def listed_image_gradient_kernel(
+    dz: Array,
+    weight: Array,
+    geometry: Geometry,
+    before: Pair,
+    dx: Array,
+    values: Array,
+    places: Places,
+    counts: Places,
+    threads: int,
+) -> None:
+    """Write dx (rows, height, width, channels), where most of dz (rows, *places, filters) is zero.
+
+    weight (taps, filters, channels) has its last two axes exchanged. values and places (threads, elements of a row of dz, and
+    one) and counts (threads, positions) are scratch.
+    """
+    _, _, channels, down, across, down_step, step, down_apart, apart, tall, wide = geometry
+    rows, height, width, _ = dx.shape
+    filters = dz.shape[3]
+    matrix = weight.reshape(weight.size)
+    for t in prange(threads):
+        own_values, own_places = values[t], places[t]
+        for row in range(t * rows // threads, (t + 1) * rows // threads):
+            image = dx[row].reshape(height * width * channels)
+            for k in range(len(image)):
+                image[k] = 0
+            for i in range(tall):
+                for j in range(wide):
+                    m = i * wide + j
+                    counts[t, m] = list_elements(dz[row, i, j], channels, own_values, own_places, m * filters)
+            for tap in range(down * across):
+                y, x = tap // across * down_apart - before[0], tap % across * apart - before[1]
+                for i in range(tall):
+                    if y + i * down_step < 0 or y + i * down_step >= height:
+                        continue
+                    for j in range(wide):
+                        if x + j * step < 0 or x + j * step >= width:
+                            continue
+                        m, at = i * wide + j, ((y + i * down_step) * width + x + j * step) * channels
+                        add_listed(
+                            own_values,
+                            own_places,
+                            m * filters,
+                            counts[t, m],
+                            matrix,
+                            tap * filters * channels,
+                            image,
+                            at,
+                            channels,
+                        )
+
+
+@kernel
+def listed_weight_gradient_kernel(
+    x: Array, geometry: Geometry, dz: Array, total: Array, values: Array, places: Places, counts: Places, threads: int
+) -> None:
+    """``total[f] += sum over m of dz[m, f] * patch m``, where most of dz (rows, *places, filters) is zero; x is all elements.
+
+    total is (filters, K). values and places (filters, places of a band + 1) and counts (filters,) are scratch.
+    """
+    _, _, channels, _, across, _, _, _, apart, tall, wide = geometry
+    rows, filters = len(dz), dz.shape[3]
+    depth, run = total.shape[1], (across if apart == 1 else 1) * channels
+    flat = total.reshape(total.size)
+    band = (values.shape[1] - 1) // wide
+    for t in prange(threads):
+        low, high = t * filters // threads, (t + 1) * filters // threads
+        for row in range(rows):
+            for top in range(0, tall, band):
+                for f in range(low, high):
+                    counts[f] = 0
+                for i in range(top, min(tall, top + band)):
+                    for j in range(wide):
+                        start, source = patch_start(geometry, (row * tall + i) * wide + j), dz[row, i, j]
+                        for f in range(low, high):
+                            at = counts[f]
+                            values[f, at], places[f, at] = source[f], start
+                            counts[f] = at + int(source[f] != 0)
+                for f in range(low, high):
+                    for k in range(0, depth, run):
+                        offset, _ = run_of(geometry, k)
+                        add_listed(values[f], places[f], 0, counts[f], x, offset, flat, f * depth + k, run)

@@ -153,6 +153,7 @@ class ReferenceBackend(AbstractBackend):
         dweight: Array | Update | None,
         dbias: Array | Update | None,
         accumulate: bool,
+        sparse: bool = False,  # noqa: ARG002
     ) -> Array | None:
         """See `AbstractBackend.conv2d_backward`."""
         given = dy, x, weight, y, z, window, activation, input_mask, output_mask

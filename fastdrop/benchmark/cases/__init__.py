@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastdrop.benchmark.cases.base import AbstractCase, Prepare, Work
+from fastdrop.benchmark.cases.convolution import Convolution, ImageFit, ImageNetwork, ImageStep
 from fastdrop.benchmark.cases.dense import Dense, Product
 from fastdrop.benchmark.cases.dropout import Dropout, ScaledCopy
 from fastdrop.benchmark.cases.elementwise import Activation, Loss, Softmax
@@ -17,11 +18,15 @@ __all__ = [
     "Activation",
     "Architecture",
     "ColumnNorms",
+    "Convolution",
     "Decisions",
     "Dense",
     "Dropout",
     "Fit",
     "GaussianDropout",
+    "ImageFit",
+    "ImageNetwork",
+    "ImageStep",
     "Inference",
     "Loss",
     "MonteCarlo",

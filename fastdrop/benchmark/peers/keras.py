@@ -18,6 +18,9 @@ from fastdrop.benchmark.cases import (
     Dropout,
     Fit,
     GaussianDropout,
+    ImageFit,
+    ImageNetwork,
+    ImageStep,
     Inference,
     MonteCarlo,
     Prepare,
@@ -25,6 +28,7 @@ from fastdrop.benchmark.cases import (
     Work,
 )
 from fastdrop.benchmark.cases.base import LEARNING_RATE, MOMENTUM
+from fastdrop.benchmark.cases.convolution import KERNEL, POOL
 from fastdrop.benchmark.peers.base import SEED, AbstractPeer
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {"relu": tf.nn.relu, "tanh": tf.tanh, "gelu": tf.nn.gelu}
@@ -41,6 +45,21 @@ def network(architecture: Architecture) -> Any:
     model.set_weights([array for layer in architecture.starting_values() for array in layer])
     optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def image_network(described: ImageNetwork) -> Any:
+    """Return the compiled model with its starting values."""
+    keras.utils.set_random_seed(SEED)
+    layers: list[Any] = [keras.Input((described.extent, described.extent, described.channels))]
+    for filters in described.filters:
+        layers += [keras.layers.Conv2D(filters, KERNEL, padding="same", activation="relu"), keras.layers.MaxPooling2D(POOL)]
+    layers.append(keras.layers.Flatten())
+    for units in described.hidden:
+        layers += [keras.layers.Dense(units, activation="relu"), keras.layers.Dropout(described.rate)]
+    model = keras.Sequential([*layers, keras.layers.Dense(described.classes)])
+    model.set_weights([array for layer in described.starting_values() for array in layer])
+    model.compile(keras.optimizers.Adam(LEARNING_RATE), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
 
@@ -111,6 +130,20 @@ class Keras(AbstractPeer):
 
     def fit(self, case: Fit) -> Prepare:
         model, (x, labels) = network(case.architecture), case.data
+
+        def run() -> Any:
+            return model.fit(x, labels, batch_size=case.batch, verbose=0).history["loss"][-1]
+
+        return lambda number: run
+
+    def image_step(self, case: ImageStep) -> Prepare | None:
+        if case.order != "NHWC":
+            return None
+        model = image_network(case.network)
+        return lambda number: lambda: model.train_on_batch(*case.batches[number % len(case.batches)])
+
+    def image_fit(self, case: ImageFit) -> Prepare:
+        model, (x, labels) = image_network(case.network), case.data
 
         def run() -> Any:
             return model.fit(x, labels, batch_size=case.batch, verbose=0).history["loss"][-1]

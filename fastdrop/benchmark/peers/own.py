@@ -17,11 +17,15 @@ from fastdrop.benchmark.cases import (
     Activation,
     Architecture,
     ColumnNorms,
+    Convolution,
     Decisions,
     Dense,
     Dropout,
     Fit,
     GaussianDropout,
+    ImageFit,
+    ImageNetwork,
+    ImageStep,
     Inference,
     Loss,
     MonteCarlo,
@@ -40,14 +44,17 @@ from fastdrop.benchmark.cases import (
     Work,
 )
 from fastdrop.benchmark.cases.base import LEARNING_RATE, MOMENTUM
+from fastdrop.benchmark.cases.convolution import KERNEL, POOL
 from fastdrop.benchmark.cases.updates import MAX_NORM
 from fastdrop.benchmark.peers.base import SEED, AbstractPeer
+from fastdrop.layers import AbstractLayer, Conv2D, Flatten, MaxPool2D
 from fastdrop.layers import Dense as DenseLayer
 from fastdrop.layers import Dropout as DropoutLayer
 from fastdrop.mask import Mask
 from fastdrop.optim import SGD, Adam
 from fastdrop.rng import Key
 from fastdrop.sequential import Sequential
+from fastdrop.window import window_of
 
 
 def mask(rate: float, number: int) -> Mask:
@@ -67,6 +74,22 @@ def network(architecture: Architecture, shared_rows: int | str = 1) -> Sequentia
     layers += [DropoutLayer(last_rate, shared_rows=shared_rows), DenseLayer(outputs)]
     net = Sequential(layers, input_shape=architecture.units[:1], seed=SEED)
     values = [array for layer in architecture.starting_values() for array in layer]
+    for parameter, value in zip(net.parameters(), values, strict=True):
+        parameter.value = value
+    return net
+
+
+def image_network(described: ImageNetwork) -> Sequential:
+    """Return the network with its starting values."""
+    layers: list[AbstractLayer] = []
+    for filters in described.filters:
+        layers += [Conv2D(filters, KERNEL, padding="same", activation="relu"), MaxPool2D(POOL)]
+    layers.append(Flatten())
+    for units in described.hidden:
+        layers += [DenseLayer(units, activation="relu"), DropoutLayer(described.rate)]
+    sides = described.extent, described.extent, described.channels
+    net = Sequential([*layers, DenseLayer(described.classes)], input_shape=sides, seed=SEED)
+    values = [array for layer in described.starting_values() for array in layer]
     for parameter, value in zip(net.parameters(), values, strict=True):
         parameter.value = value
     return net
@@ -129,6 +152,49 @@ class Fastdrop(AbstractPeer):
             return lambda: backward(at, outs[at] if case.kind == "dweight" else None)
 
         return prepare
+
+    def convolution(self, case: Convolution) -> Prepare | None:
+        """The seam's operations, without bias, activation or mask."""
+        if case.order != "NHWC":
+            return None
+        backend, linear, sides = default_backend(), ActivationKind.LINEAR, (case.extent, case.extent)
+        window = window_of(sides, (KERNEL, KERNEL), (1, 1), (1, 1), "same", "x")
+        dweight = np.empty_like(case.sets[0][1]) if case.kind == "dweight" else None
+
+        def backward(number: int) -> Array | None:
+            x, weight, dy = case.sets[number]
+            dx = backend.conv2d_backward(
+                dy, x, weight, dy, None, window, linear, None, None, dweight is None, dweight, None, accumulate=False
+            )
+            return dx if dweight is None else dweight
+
+        def prepare(number: int) -> Work:
+            at = number % len(case.sets)
+            x, weight, _ = case.sets[at]
+            if case.kind == "forward":
+                return lambda: backend.conv2d_forward(x, weight, None, window, linear, None, None, False)[0]
+            return lambda: backward(at)
+
+        return prepare
+
+    def image_step(self, case: ImageStep) -> Prepare | None:
+        if case.order != "NHWC":
+            return None
+        net, optimizer = image_network(case.network), Adam(LEARNING_RATE)
+
+        def prepare(number: int) -> Work:
+            x, labels = case.batches[number % len(case.batches)]
+            return lambda: net.train_on_batch(x, labels, optimizer)
+
+        return prepare
+
+    def image_fit(self, case: ImageFit) -> Prepare:
+        net, optimizer, (x, labels) = image_network(case.network), Adam(LEARNING_RATE), case.data
+
+        def run() -> float:
+            return net.fit(x, labels, batch_size=case.batch, optimizer=optimizer, progress=False).history["loss"][-1]
+
+        return lambda number: run
 
     def dense(self, case: Dense) -> Prepare | None:
         if case.order != "C":

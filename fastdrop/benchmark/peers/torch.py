@@ -8,14 +8,18 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from fastdrop._types import Array
 from fastdrop.backends.base import LEAKY_RELU_SLOPE
 from fastdrop.benchmark.cases import (
     AbstractCase,
     Activation,
     Architecture,
+    Convolution,
     Dense,
     Dropout,
     GaussianDropout,
+    ImageNetwork,
+    ImageStep,
     Inference,
     Loss,
     MonteCarlo,
@@ -27,6 +31,7 @@ from fastdrop.benchmark.cases import (
     Work,
 )
 from fastdrop.benchmark.cases.base import LEARNING_RATE, MOMENTUM
+from fastdrop.benchmark.cases.convolution import KERNEL, POOL
 from fastdrop.benchmark.peers.base import AbstractPeer
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
@@ -39,6 +44,7 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "selu": functional.selu,
     "softplus": functional.softplus,
 }
+LAYOUTS = {"NHWC": torch.channels_last, "NCHW": torch.contiguous_format}
 LOSSES: dict[str, Callable[[Any, Any], Any]] = {
     "softmax_cross_entropy": functional.cross_entropy,
     "mean_squared_error": functional.mse_loss,
@@ -58,6 +64,31 @@ def network(architecture: Architecture) -> Any:
             linear.bias.copy_(torch.from_numpy(bias))
         modules += [torch.nn.Dropout(rate), linear, torch.nn.ReLU()]
     return torch.nn.Sequential(*modules[:-1])
+
+
+def _channels_first(array: Array, layout: Any) -> Any:
+    """Return images or a weight in torch's order of axes, in memory as `layout` says."""
+    axes = (3, 2, 0, 1) if array.shape[0] == array.shape[1] == KERNEL else (0, 3, 1, 2)
+    return torch.from_numpy(array.transpose(axes).copy()).contiguous(memory_format=layout)
+
+
+def image_network(described: ImageNetwork) -> Any:
+    """Return the network with its starting values."""
+    modules: list[Any] = []
+    values = [(torch.from_numpy(weight), torch.from_numpy(bias)) for weight, bias in described.starting_values()]
+    count = len(described.filters)
+    for weight, _ in values[:count]:
+        modules += [torch.nn.Conv2d(weight.shape[2], weight.shape[3], KERNEL, padding=KERNEL // 2), torch.nn.ReLU()]
+        modules.append(torch.nn.MaxPool2d(POOL))
+    modules.append(torch.nn.Flatten())
+    for weight, _ in values[count:]:
+        modules += [torch.nn.Linear(*weight.shape), torch.nn.ReLU(), torch.nn.Dropout(described.rate)]
+    net = torch.nn.Sequential(*modules[:-2])
+    with torch.no_grad():
+        for module, (weight, bias) in zip((m for m in net if hasattr(m, "weight")), values, strict=True):
+            module.weight.copy_(weight.permute(3, 2, 0, 1) if weight.ndim == 4 else weight.T)
+            module.bias.copy_(bias)
+    return net
 
 
 def differentiated(function: Callable[[Any], Any], x: Any, dy: Any) -> Prepare:
@@ -170,6 +201,36 @@ class TorchEager(AbstractPeer):
                     tensor.requires_grad_()
         work = forward_backward if case.backward else forward
         return lambda number: lambda: work(*sets[number % len(sets)])
+
+    def convolution(self, case: Convolution) -> Prepare:
+        """The operations that autograd calls; results are returned with channels last."""
+        layout = LAYOUTS[case.order]
+        sets = [tuple(_channels_first(array, layout) for array in operands) for operands in case.sets]
+        wanted = [kind == case.kind for kind in ("dx", "dweight")]
+
+        def compute(x: Any, weight: Any, dy: Any) -> Any:
+            if case.kind == "forward":
+                return functional.conv2d(x, weight, padding=KERNEL // 2)
+            sides = (KERNEL // 2, KERNEL // 2)
+            given = dy, x, weight, None, (1, 1), sides, (1, 1), False, (0, 0), 1, [*wanted, False]
+            return torch.ops.aten.convolution_backward(*given)[wanted.index(True)]
+
+        back = (2, 3, 1, 0) if case.kind == "dweight" else (0, 2, 3, 1)
+        return lambda number: lambda: compute(*sets[number % len(sets)]).permute(back)
+
+    def image_step(self, case: ImageStep) -> Prepare:
+        net = image_network(case.network).to(memory_format=LAYOUTS[case.order])
+        optimizer = torch.optim.Adam(net.parameters(), LEARNING_RATE, fused=True)
+        batches = [(_channels_first(x, LAYOUTS[case.order]), torch.from_numpy(labels)) for x, labels in case.batches]
+
+        def step(x: Any, labels: Any) -> Any:
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(net(x), labels)
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        return lambda number: lambda: step(*batches[number % len(batches)])
 
     def step(self, case: Step) -> Prepare:
         net = network(case.architecture)
