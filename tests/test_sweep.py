@@ -546,7 +546,7 @@ def processes(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]
     with start("from fastdrop.__main__ import main; main()", "sweep", *LONG, FASTDROP_BACKEND="reference") as process:
         try:
             end = time.monotonic() + WAIT_SECONDS
-            while len(list(Path().glob("sweep-runs/rate*"))) < 2:
+            while not any(Path().glob("sweep-runs/rate*")):
                 assert process.poll() is None
                 assert time.monotonic() < end
                 time.sleep(0.01)
@@ -589,12 +589,12 @@ def test_workers_do_not_outlive_a_killed_parent(processes: tuple[subprocess.Pope
     while any(lives(pid) for pid in workers):
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert all(after <= epoch + 1 for epoch, after in zip(before, epochs_saved(), strict=True))
+    assert all(epoch <= before.get(name, 0) + 1 for name, epoch in epochs_saved().items())
 
 
-def epochs_saved() -> list[int]:
+def epochs_saved() -> dict[str, int]:
     """How far the runs are whose state is saved."""
-    return [read_checkpoint(path).progress.epoch for path in sorted(Path("sweep-runs").glob("rate*"))]
+    return {path.name: read_checkpoint(path).progress.epoch for path in Path("sweep-runs").glob("rate*")}
 
 
 # What comes of it

@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
+from threading import Event
 from typing import Any
 
 from fastdrop import _config
@@ -149,7 +150,8 @@ def _interrupts_held_back() -> Iterator[None]:
 def _worker(pipe: Connection, work: Work, threads: int) -> None:
     """Do jobs until the pipe is closed, by the parent or by its death, or an interruption ends one."""
     # Not SIG_IGN: `fit` waits for the end of a step only where SIGINT has a function.
-    signal.signal(signal.SIGINT, lambda *_: None)
+    interrupted = Event()
+    signal.signal(signal.SIGINT, lambda *_: interrupted.set())
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     _config.set_num_threads(threads)
@@ -158,7 +160,7 @@ def _worker(pipe: Connection, work: Work, threads: int) -> None:
         pipe.send(("report", value))
 
     with suppress(EOFError, OSError, KeyboardInterrupt):
-        while True:
+        while not interrupted.is_set():
             job = pipe.recv()
             try:
                 answer = "result", work(job, report)
