@@ -19,6 +19,9 @@ from fastdrop.fused import Gradient, Total, can_skip, common_groups, skips
 from fastdrop.mask import BoundMask
 from fastdrop.window import Window
 
+COPYING_ROWS = 150
+"""Places whose products cost as much as the copies of a weight and of its gradient that a piece needs."""
+
 ConvBackward: TypeAlias = Callable[[Array, bool, Gradient, Gradient, bool], Array | None]
 """``dx = backward(dy, want_dx, dweight, dbias, accumulate)``."""
 
@@ -51,7 +54,7 @@ def conv2d(
     )
     if groups > 1:
         return _grouped(backend, x, weight, bias, window, groups, activation, input_mask, output_mask, keep)
-    if len(x) and skips(*by_channel):
+    if len(x) and skips(*by_channel, copying_rows=COPYING_ROWS):
         return _skipping(backend, x, weight, bias, window, activation, input_mask, output_mask, by_channel, keep)
     y, z = backend.conv2d_forward(x, weight, bias, window, activation, input_mask, output_mask, keep)
 

@@ -156,14 +156,14 @@ def test_groups_of_rate_one(on_backend: AbstractBackend) -> None:
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out wherever it is possible."""
-    monkeypatch.setattr(fused, "COPYING_ROWS", 0)
+    monkeypatch.setattr(convolved, "COPYING_ROWS", 0)
     monkeypatch.setattr(fused, "LEAST_ROWS", 1)
 
 
 def never(compute: Callable[[], Any]) -> Any:
     """Return what is computed with nothing left out."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolved, "skips", lambda *masks: False)
+        patch.setattr(convolved, "skips", lambda *masks, **options: False)
         return compute()
 
 
@@ -263,7 +263,8 @@ def test_only_kept_channels_are_convolved(backend: AbstractBackend, monkeypatch:
     [
         ({"noise_shape": SPATIAL, "shared_rows": "batch"}, True),
         ({"noise_shape": (1, 1, 1, None)}, True),
-        ({"noise_shape": SPATIAL}, True),
+        ({"noise_shape": SPATIAL, "shared_rows": 3}, True),
+        ({"noise_shape": SPATIAL}, False),
         ({"shared_rows": "batch"}, False),
         ({"noise_shape": (None, 1, None, None)}, False),
         ({"noise_shape": (None, 1, 1, 1), "shared_rows": "batch"}, False),
