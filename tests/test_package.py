@@ -93,7 +93,7 @@ def test_the_commands_of_the_readme_are_those_that_are_checked():
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.chdir(tmp_path)
     blocks = code_blocks("python")
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     assert "epochs=20" in blocks[0]
     scope: dict[str, object] = {}
     exec(blocks[0].replace("epochs=20", "epochs=3"), scope)
