@@ -30,6 +30,7 @@ _HOME = {
     "MaxPool2D": "layers",
     "Recipe": "experiments",
     "Residual": "layers",
+    "SearchSpace": "experiments",
     "Sequential": "sequential",
     "SpatialDropout1D": "layers",
     "SpatialDropout2D": "layers",
@@ -45,6 +46,7 @@ _HOME = {
     "set_num_threads": "_config",
     "show_config": "_config",
     "sweep": "experiments",
+    "tune": "experiments",
     "warmup": "warm",
     "widen": "rates",
 }
