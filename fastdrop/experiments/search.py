@@ -81,42 +81,45 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def opened(storage: str, name: str, seed: int, epochs: int) -> Iterator[Any]:
-    """Give the study of that name, which is made if there is none.
+class Connection:
+    """A study in a storage; the study is made if there is none of that name.
 
     Raises
     ------
-    OutputError: the storage cannot be used, at first or later.
+    OutputError: the storage cannot be used.
     """
-    try:
-        database = _connect(storage)
+
+    def __init__(self, storage: str, name: str, seed: int, epochs: int) -> None:
+        url, options = _url(storage), {} if "://" in storage else {"connect_args": {"timeout": LOCK_SECONDS}}
         try:
-            yield optuna.create_study(
-                storage=database,
-                study_name=name,
-                direction="maximize",
-                sampler=NumberedSampler(seed),
-                pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=REDUCTION_FACTOR),
-                load_if_exists=True,
-            )
-        finally:
-            database.remove_session()
-            database.engine.dispose()
+            with _without_warnings():
+                self._database = optuna.storages.RDBStorage(
+                    url, engine_kwargs=options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
+                )
+        except (sqlalchemy.exc.SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError, KeyError) as error:
+            raise OutputError(f"{_shown(storage)}: no data base that can keep a study: {_first_line(error)}") from error
+        self.study = optuna.create_study(
+            storage=self._database,
+            study_name=name,
+            direction="maximize",
+            sampler=NumberedSampler(seed),
+            pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=REDUCTION_FACTOR),
+            load_if_exists=True,
+        )
+
+    def close(self) -> None:
+        """Let go of the storage."""
+        self._database.remove_session()
+        self._database.engine.dispose()
+
+
+@contextmanager
+def storage_errors(storage: str) -> Iterator[None]:
+    """Turn what goes wrong in a storage, in this process or a worker, into an OutputError."""
+    try:
+        yield
     except (sqlalchemy.exc.SQLAlchemyError, OptunaError) as error:
         raise OutputError(f"{_shown(storage)}: {_first_line(error)}") from error
-
-
-def _connect(storage: str) -> Any:
-    """Return the storage, with tables."""
-    url, options = _url(storage), {} if "://" in storage else {"connect_args": {"timeout": LOCK_SECONDS}}
-    try:
-        with _without_warnings():
-            return optuna.storages.RDBStorage(
-                url, engine_kwargs=options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
-            )
-    except (sqlalchemy.exc.SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError, KeyError) as error:
-        raise OutputError(f"{_shown(storage)}: no data base that can keep a study: {_first_line(error)}") from error
 
 
 def prepare(study: Any, training: str, first: dict[str, Any]) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
 
@@ -126,21 +128,26 @@ class Search:
     name: str = ""
     seed: int = 0
 
-    def opened(self) -> Any:
-        """Give the study, as a context."""
-        from fastdrop.experiments import search
+    @cached_property
+    def connection(self) -> Any:
+        """The study, kept open by each process for itself."""
+        from fastdrop.experiments.search import Connection
 
-        return search.opened(self.storage, self.name, self.seed, self.epochs)
+        return Connection(self.storage, self.name, self.seed, self.epochs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "connection"}
 
     def __call__(self, _job: int, report: Report) -> Trial | None:
         """Do a trial, if there is one left to do."""
-        from fastdrop.experiments import search
+        from fastdrop.experiments.search import quiet, run_trial
 
-        with search.quiet(), self.opened() as study:
+        study = self.connection.study
+        with quiet():
             if not self.room(study.get_trials(deepcopy=False), self.epochs):
                 return None
-            record = search.run_trial(study, lambda trial: self.train(trial, report))
-            return None if record is None else _finished([record])[0]
+            record = run_trial(study, lambda trial: self.train(trial, report))
+        return None if record is None else _finished([record])[0]
 
     def train(self, trial: Any, report: Report) -> float:
         """Train the network of a trial and return its validation accuracy.
@@ -374,37 +381,44 @@ def _training(search: Search) -> str:
     if isinstance(build, Recipe):
         parts = [build.differences() or "the default network", str(search.space), f"network seed {build.seed}"]
     else:
-        parts = [getattr(build, "__qualname__", repr(build))]
+        parts = [_name(build)]
     parts += [
         f"{search.epochs} epochs",
         f"batches of {search.batch_size}",
         f"{data.name}, {len(data.x_train)} rows and {len(data.x_test)} held out",
-        getattr(search.loss, "__qualname__", str(search.loss)),
+        search.loss if isinstance(search.loss, str) else _name(search.loss),
         f"seed {search.seed}",
     ]
     return "; ".join(parts)
+
+
+def _name(function: Any) -> str:
+    """Return what a function, or an object that can be called, is called in its source: the same in every process."""
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 def _run(search: Search, training: str, first: dict[str, Any], processes: int, progress: bool) -> Tuning:
     """Do what is left of a search."""
     if find_spec("optuna") is None:
         raise MissingDependencyError('the search needs the package optuna: pip install "fastdrop-nn[tune]"')
-    from fastdrop.experiments.search import importances, prepare, quiet, repair
+    from fastdrop.experiments.search import importances, prepare, quiet, repair, storage_errors
 
-    with quiet(), search.opened() as study, TuneDisplay(progress, search.trials, search.epochs) as display:
+    with quiet(), storage_errors(search.storage), closing(search.connection) as connection:
+        study = connection.study
         prepare(study, training, first)
-        for trial in _finished(study.get_trials(deepcopy=False)):
-            display.finished(trial.number, trial.accuracies, trial.parameters)
-        while True:
-            repair(study)
-            records = study.get_trials(deepcopy=False)
-            if search.is_done(records):
-                break
-            if not search.room(records, search.epochs):  # others have the last ones in hand
-                time.sleep(POLL_SECONDS)
-                continue
-            for _, trial in work_off(search, range(search.room(records, 1)), processes, display.epoch):
-                if trial is not None:
-                    display.finished(trial.number, trial.accuracies, trial.parameters)
+        with TuneDisplay(progress, search.trials, search.epochs) as display:
+            for trial in _finished(study.get_trials(deepcopy=False)):
+                display.finished(trial.number, trial.accuracies, trial.parameters)
+            while True:
+                repair(study)
+                records = study.get_trials(deepcopy=False)
+                if search.is_done(records):
+                    break
+                if not search.room(records, search.epochs):  # others have the last ones in hand
+                    time.sleep(POLL_SECONDS)
+                    continue
+                for _, trial in work_off(search, range(search.room(records, 1)), processes, display.epoch):
+                    if trial is not None:
+                        display.finished(trial.number, trial.accuracies, trial.parameters)
         base = search.build if isinstance(search.build, Recipe) else None
         return Tuning(search.name, _finished(records), importances(records), _count(records)[2], base)
