@@ -1,8 +1,8 @@
 """How good a search is: its regret against the full grid of dropout rates, on the handwritten digits.
 
 The grid is every pair of rates 0, 0.1, ..., 0.8 of two hidden layers: 81 networks, trained to the end with each of five seeds.
-The search, `fastdrop.tune`, has the same pairs to choose from, the same networks, epochs and held-out rows, and a third of the grid's
-epochs. A seed is that of the search and of its networks; one tuned network is looked up twice:
+The search, `fastdrop.tune`, has the same pairs to choose from, the same networks, epochs and held-out rows, and a third of the
+grid's epochs. A seed is that of the search and of its networks; the rates that it finds are looked up twice:
 
 - in the grid of its own seed, where the regret is what the search left behind;
 - in the mean grid of all seeds, where the luck of single trainings is gone: what someone gets who trains the found rates anew.

@@ -164,14 +164,16 @@ def plot_tuning(path: Path, tuning: Tuning, title: str) -> None:
     history.set(xlabel="trial", ylim=(low - margin, min(high + margin / 2, 100.5)))
     history.set_title("validation accuracy (%)")
     history.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-    history.legend(loc="lower right", edgecolor="none", framealpha=1)
+    figure.legend(frameon=False, loc="outside lower left", ncols=3)
     names = list(tuning.importances)[::-1]
     bars = importance.barh(names, [tuning.importances[name] for name in names], color=TRAINING, height=0.6)
     importance.bar_label(bars, fmt="%.2f", padding=3)
     importance.margins(x=0.12)
-    importance.set_title("importance of the parameters")
+    importance.set_title("importance of the parameters" if names else "importance: needs two complete trials")
     for axes in (history, importance):
         _tidy(axes)
-    importance.grid(False, axis="y")
+    importance.grid(visible=False, axis="y")
+    if not names:
+        importance.set_axis_off()
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:].lower())

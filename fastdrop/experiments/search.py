@@ -46,8 +46,7 @@ class NumberedSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
     def before_trial(self, study: Any, trial: Any) -> None:  # noqa: ARG002 (Optuna names it)
         """Begin the trial's own random numbers."""
         seed = Key(self._seed, 0, 0).fold_in(trial.number).seed % SAMPLER_SEEDS
-        with _without_warnings():
-            self._inner = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+        self._inner = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
 
     def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
         """Return what is drawn together."""
@@ -64,21 +63,15 @@ class NumberedSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Optuna from logging: what is shown is our own."""
+    """Keep Optuna from logging, as what is shown is our own, and from warning of what it calls experimental."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            yield
     finally:
         optuna.logging.set_verbosity(verbosity)
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Keep quiet about what Optuna calls experimental."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        yield
 
 
 class Connection:
@@ -92,10 +85,9 @@ class Connection:
     def __init__(self, storage: str, name: str, seed: int, epochs: int) -> None:
         url, options = _url(storage), {} if "://" in storage else {"connect_args": {"timeout": LOCK_SECONDS}}
         try:
-            with _without_warnings():
-                self._database = optuna.storages.RDBStorage(
-                    url, engine_kwargs=options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
-                )
+            self._database = optuna.storages.RDBStorage(
+                url, engine_kwargs=options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
+            )
         except (sqlalchemy.exc.SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError, KeyError) as error:
             raise OutputError(f"{_shown(storage)}: no data base that can keep a study: {_first_line(error)}") from error
         self.study = optuna.create_study(
@@ -161,8 +153,7 @@ def _shown(storage: str) -> str:
 
 def repair(study: Any) -> None:
     """Give up trials of processes that are gone, and queue every failed trial once more."""
-    with _without_warnings():
-        optuna.storages.fail_stale_trials(study)
+    optuna.storages.fail_stale_trials(study)
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
         born_dead = trial.state == TrialState.RUNNING and STARTED not in trial.user_attrs

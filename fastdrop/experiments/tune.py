@@ -142,8 +142,8 @@ class Search:
         """Do a trial, if there is one left to do."""
         from fastdrop.experiments.search import quiet, run_trial
 
-        study = self.connection.study
         with quiet():
+            study = self.connection.study
             if not self.room(study.get_trials(deepcopy=False), self.epochs):
                 return None
             record = run_trial(study, lambda trial: self.train(trial, report))
