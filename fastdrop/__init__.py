@@ -32,6 +32,7 @@ _HOME = {
     "RandomFlip": "layers",
     "Recipe": "experiments",
     "Residual": "layers",
+    "SearchSpace": "experiments",
     "Sequential": "sequential",
     "SpatialDropout1D": "layers",
     "SpatialDropout2D": "layers",
@@ -47,6 +48,7 @@ _HOME = {
     "set_num_threads": "_config",
     "show_config": "_config",
     "sweep": "experiments",
+    "tune": "experiments",
     "warmup": "warm",
     "widen": "rates",
 }

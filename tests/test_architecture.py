@@ -131,6 +131,8 @@ HEAVY = {
     "pytest": ("testing",),
     "matplotlib": ("experiments",),
     "click": ("cli",),
+    "optuna": ("experiments",),
+    "sqlalchemy": ("experiments",),
     **dict.fromkeys(("torch", "jax", "keras", "tensorflow", "onnx", "onnxruntime", "sklearn", "threadpoolctl"), ("benchmark",)),
 }
 LAZY = {"safetensors", "tqdm", "matplotlib", "tabulate"}

@@ -7,7 +7,7 @@ import json
 import pytest
 from subprocesses import run
 
-HEAVY = ["numba", "llvmlite", "safetensors", "click", "tqdm", "matplotlib", "tbb"]
+HEAVY = ["numba", "llvmlite", "safetensors", "click", "tqdm", "matplotlib", "tbb", "optuna", "sqlalchemy"]
 
 
 LIST_MODULES = "import json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"

@@ -14,6 +14,7 @@ from fastdrop.cli.info import info
 from fastdrop.cli.predict import predict
 from fastdrop.cli.sweep import sweep
 from fastdrop.cli.train import EXIT_INTERRUPTED, train
+from fastdrop.cli.tune import tune
 from fastdrop.errors import FastdropError
 
 EXIT_ERROR = 1
@@ -29,6 +30,7 @@ def app() -> None:
       fastdrop train                              train on the embedded handwritten digits
       fastdrop train --data mnist --epochs 30     train on a folder of IDX files
       fastdrop sweep --rates 0.0:0.9:0.1          the same with ten rates, and the picture of what they do
+      fastdrop tune --hidden 256,256 --epochs 10  search for the rates, the learning rate and the width
       fastdrop predict model.safetensors x.csv -o classes.csv
       fastdrop bench                              how fast this machine is, next to other libraries
       fastdrop info                               versions, CPU, threads, cache
@@ -37,6 +39,7 @@ def app() -> None:
 
 app.add_command(train)
 app.add_command(sweep)
+app.add_command(tune)
 app.add_command(predict)
 app.add_command(bench)
 app.add_command(info)

@@ -48,3 +48,24 @@ def number_range(convert: Callable[[str], tuple[float, ...]]) -> Callable[[str],
         return convert(",".join(str(start + i * step) for i in range(int(count) + 1)))
 
     return convert_range
+
+
+def number_span(kind: type[int] | type[float], low: float, below: float, parts: int) -> Callable[[str], tuple[float, ...]]:
+    """Return a converter of "low:high" or, of three parts, "low:high:step" to a tuple; one number alone is both ends."""
+    form = ":".join(("low", "high", "step")[:parts])
+
+    def convert(text: str) -> tuple[float, ...]:
+        words = text.split(":")
+        if len(words) == 1:
+            words = [text, text, "1"][:parts]
+        try:
+            numbers = tuple(kind(word) for word in words)
+        except ValueError:
+            numbers = ()
+        if len(numbers) != parts:
+            raise click.BadParameter(f"{text!r} is no number, and no range {form}")
+        if not all(low <= number < below for number in numbers[:2]):
+            raise click.BadParameter(f"{text!r}: each number must be at least {low:g} and below {below:g}")
+        return numbers
+
+    return convert

@@ -1,9 +1,10 @@
-"""Pictures: loss and accuracy of a training run by epoch, and of a sweep by rate."""
+"""Pictures: loss and accuracy of a training run by epoch, and of a sweep by rate; trials of a search and what decided."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,12 @@ from fastdrop.errors import MissingDependencyError, OutputError
 
 if TYPE_CHECKING:
     from fastdrop.experiments.sweep import Sweep
+    from fastdrop.experiments.tune import Tuning
 
 PICTURES = (".png", ".svg", ".pdf")
 INCHES, WIDE_INCHES = (9.6, 4.0), (12.6, 4.0)
 DOTS_PER_INCH = 150
-TRAINING, HELD_OUT, INK, GRID = "#4477aa", "#cc5533", "#222222", "#dddddd"
+TRAINING, HELD_OUT, INK, GRID, FAINT = "#4477aa", "#cc5533", "#222222", "#dddddd", "#999999"
 FEW_EPOCHS = 40
 """Up to so many epochs each one gets a marker."""
 
@@ -127,3 +129,46 @@ def _band(axes: Any, rates: Sequence[float], values: Sequence[Sequence[float]], 
     axes.fill_between(
         rates, [min(seeds) for seeds in values], [max(seeds) for seeds in values], color=color, alpha=0.2, linewidth=0
     )
+
+
+def plot_tuning(path: Path, tuning: Tuning, title: str) -> None:
+    """Draw the accuracies of a search's trials in their order, with the best so far, and the importances of the parameters.
+
+    The axis of accuracies leaves out pruned trials far below all complete ones.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    check_plot(path)
+    figure = Figure(figsize=INCHES, dpi=DOTS_PER_INCH, layout="constrained")
+    figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
+    history, importance = figure.subplots(1, 2)
+    complete, pruned = ([trial for trial in tuning.trials if trial.pruned == stopped] for stopped in (False, True))
+    accuracies = [100 * trial.accuracy for trial in complete]
+    numbers = [trial.number for trial in complete]
+    stopped = [100 * trial.accuracy for trial in pruned]
+    history.scatter(
+        [trial.number for trial in pruned], stopped, color=FAINT, marker="x", s=16, linewidth=1, label="stopped early"
+    )
+    history.scatter(numbers, accuracies, color=TRAINING, s=16, label="all epochs")
+    ends = [*numbers, tuning.trials[-1].number]
+    best = list(accumulate([*accuracies, *accuracies[-1:]], max))
+    history.step(ends, best, where="post", color=HELD_OUT, linewidth=1.4, label=f"best so far: {best[-1]:.2f}")
+    low, high = min(accuracies), max([*accuracies, *stopped])
+    margin = max(high - low, 1) / 5
+    history.set(xlabel="trial", ylim=(low - margin, min(high + margin / 2, 100.5)))
+    history.set_title("validation accuracy (%)")
+    history.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    figure.legend(frameon=False, loc="outside lower left", ncols=3)
+    names = list(tuning.importances)[::-1]
+    bars = importance.barh(names, [tuning.importances[name] for name in names], color=TRAINING, height=0.6)
+    importance.bar_label(bars, fmt="%.2f", padding=3)
+    importance.margins(x=0.12)
+    importance.set_title("importance of the parameters" if names else "importance: needs two complete trials")
+    for axes in (history, importance):
+        _tidy(axes)
+    importance.grid(visible=False, axis="y")
+    if not names:
+        importance.set_axis_off()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower())

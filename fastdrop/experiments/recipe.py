@@ -110,6 +110,11 @@ class Recipe:
         """Name of the loss."""
         return LOSSES[self.outputs]
 
+    @property
+    def initial_learning_rate(self) -> float:
+        """The learning rate at the start."""
+        return LEARNING_RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
+
     def all_rates(self) -> tuple[float, ...]:
         """Return the rate of the inputs and of each hidden layer."""
         wanted = 1 + len(self.hidden)
@@ -170,9 +175,9 @@ class Recipe:
 
     def make_optimizer(self, rows: int) -> AbstractOptimizer:
         """Return the optimiser; a cosine schedule falls to 0 at the last step over `rows` training rows."""
-        rate = LEARNING_RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
         steps = max(1, self.epochs * math.ceil(rows / self.batch_size))
-        learning_rate = CosineDecay(rate, steps) if self.schedule == "cosine" else rate
+        start = self.initial_learning_rate
+        learning_rate = CosineDecay(start, steps) if self.schedule == "cosine" else start
         if self.optimizer == "sgd":
             return SGD(learning_rate, momentum=self.momentum, weight_decay=self.weight_decay)
         return {"adam": Adam, "adamw": AdamW}[self.optimizer](learning_rate, weight_decay=self.weight_decay)
