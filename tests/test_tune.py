@@ -396,6 +396,12 @@ def test_bad_spaces(options: dict[str, Any], error: type[FastdropError], text: s
     assert str(caught.value) == text
 
 
+def test_what_other_processes_cannot_import(folder: Path):
+    with pytest.raises(ArgumentValueError, match="`build` must be importable by other processes, from the top of a module, got"):
+        tune(lambda trial: 3, processes=2)
+    assert list(folder.iterdir()) == []
+
+
 def test_a_function_must_return_a_network():
     for build in (lambda trial: 3, lambda trial: (build_small(trial), "adam")):
         with pytest.raises(
@@ -492,7 +498,7 @@ def test_the_command_prints_what_trains_the_best(table: str, folder: Path, capsy
     out, _ = capsys.readouterr()
     *_, study, importance, best, command = out.splitlines()
     assert study.startswith("study table-")
-    assert re.search(r": 6 trials, \d of them stopped early, \d+ epochs$", study)
+    assert re.search(r": trials 6, stopped early \d, epochs \d+$", study)
     assert importance.startswith("importance ")
     accuracy = re.fullmatch(r"best trial \d: validation accuracy (\d+\.\d\d) %; train it with:", best)
     assert accuracy is not None

@@ -136,7 +136,7 @@ def _summary(found: Tuning) -> str:
     """Return the study, the importances and the best trial, in lines."""
     parts = ", ".join(f"{name} {value:.2f}" for name, value in found.importances.items())
     importances = [f"importance {parts}"] if parts else []
-    trials = f"{len(found.trials)} trials, {found.pruned} of them stopped early, {found.epochs} epochs"
+    trials = f"trials {len(found.trials)}, stopped early {found.pruned}, epochs {found.epochs}"
     best = f"best trial {found.best.number}: validation accuracy {100 * found.best.accuracy:.2f} %; train it with:"
     return "\n".join([f"study {found.name}: {trials}", *importances, best])
 

@@ -290,14 +290,14 @@ def _training(
         build, dataset = recipe, recipe.prepared(dataset)
         names = names if configuration else [recipe.differences()]
     elif not configuration:
-        names = [_name(build)]
+        names = [name_of(build)]
     if optimizer is not None and not configuration:
-        names.append(_name(optimizer))
+        names.append(name_of(optimizer))
     parts = [
         *filter(None, names),
         f"{epochs} epochs",
         f"batches of {batch_size}",
-        loss if isinstance(loss, str) else _name(loss),
+        loss if isinstance(loss, str) else name_of(loss),
         f"{dataset.name}, {len(dataset.x_train)} rows, checksum {_checksum(dataset):08x}",
     ]
     folder = output.with_name(f"{output.stem}-runs")
@@ -305,7 +305,7 @@ def _training(
     return Training(build, dataset, epochs, batch_size, optimizer, loss, "; ".join(parts), folder)
 
 
-def _name(function: Any) -> str:
+def name_of(function: Any) -> str:
     """Return what a function is called, the same in every process."""
     return str(getattr(function, "__qualname__", type(function).__qualname__))
 

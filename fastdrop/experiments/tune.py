@@ -20,9 +20,10 @@ from fastdrop.callbacks import Callback
 from fastdrop.data import Dataset, load
 from fastdrop.errors import MissingDependencyError, StateError
 from fastdrop.experiments.display import TuneDisplay
-from fastdrop.experiments.jobs import Report, work_off
+from fastdrop.experiments.jobs import Report, can_be_sent, work_off
 from fastdrop.experiments.recipe import Recipe
 from fastdrop.experiments.space import SearchSpace, with_parameters
+from fastdrop.experiments.sweep import name_of
 from fastdrop.optim import AbstractOptimizer
 from fastdrop.progress import Logs
 from fastdrop.sequential import Sequential
@@ -336,6 +337,9 @@ def tune(
     own_name = f"{search.dataset.name}-{hashlib.sha256(training.encode()).hexdigest()[:12]}"
     search = replace(search, name=own_name if name is None else _validate.instance("name", name, str, "a name"))
     processes, progress = _validate.integer("processes", processes, 1), _validate.boolean("progress", progress)
+    for what, value in (("build", search.build), ("loss", search.loss)):
+        if processes > 1 and not can_be_sent(value):
+            _validate.fail_value(what, "importable by other processes, from the top of a module", repr(value))
     return _run(search, training, queued, processes, progress)
 
 
@@ -381,20 +385,15 @@ def _training(search: Search) -> str:
     if isinstance(build, Recipe):
         parts = [build.differences() or "the default network", str(search.space), f"network seed {build.seed}"]
     else:
-        parts = [_name(build)]
+        parts = [name_of(build)]
     parts += [
         f"{search.epochs} epochs",
         f"batches of {search.batch_size}",
         f"{data.name}, {len(data.x_train)} rows and {len(data.x_test)} held out",
-        search.loss if isinstance(search.loss, str) else _name(search.loss),
+        search.loss if isinstance(search.loss, str) else name_of(search.loss),
         f"seed {search.seed}",
     ]
     return "; ".join(parts)
-
-
-def _name(function: Any) -> str:
-    """Return what a function, or an object that can be called, is called in its source: the same in every process."""
-    return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 def _run(search: Search, training: str, first: dict[str, Any], processes: int, progress: bool) -> Tuning:
@@ -417,8 +416,9 @@ def _run(search: Search, training: str, first: dict[str, Any], processes: int, p
                 if not search.room(records, search.epochs):  # others have the last ones in hand
                     time.sleep(POLL_SECONDS)
                     continue
-                for _, trial in work_off(search, range(search.room(records, 1)), processes, display.epoch):
-                    if trial is not None:
-                        display.finished(trial.number, trial.accuracies, trial.parameters)
+                with closing(work_off(search, range(search.room(records, 1)), processes, display.epoch)) as work:
+                    for _, trial in work:
+                        if trial is not None:
+                            display.finished(trial.number, trial.accuracies, trial.parameters)
         base = search.build if isinstance(search.build, Recipe) else None
         return Tuning(search.name, _finished(records), importances(records), _count(records)[2], base)
