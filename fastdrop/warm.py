@@ -17,6 +17,8 @@ from fastdrop.window import window_of
 
 SMALL, LARGE = (2, 4), (512, 512)
 """Shapes that the serial and the parallel kernels take."""
+WIDE = 32
+"""Channels of images that all kernels take."""
 
 
 def warmup(dtype: Any = "float32") -> float:
@@ -75,12 +77,18 @@ def _run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[A
 
 
 def _run_images(backend: AbstractBackend, x: Array) -> None:
-    """Run every operation on images once, and convolutions with strides too, whose gradient by the image goes another way."""
+    """Run every operation on images once, and convolutions with strides, and with zeros in the gradient, which go other ways."""
     weight, bias, kind = np.full((3, 3, 2, 2), 0.5, x.dtype), np.zeros(2, x.dtype), ActivationKind.TANH
     for strides in ((1, 1), (2, 2)):
         window = window_of((x.shape[1], x.shape[2]), (3, 3), strides, (1, 1), "same", "`weight`")
         y, z = backend.conv2d_forward(x, weight, bias, window, kind, None, None, True)
         gradients = np.empty_like(weight), np.empty_like(bias)
         backend.conv2d_backward(y, x, weight, y, z, window, kind, None, None, True, *gradients, accumulate=False)
+    wide, weight = np.full((len(x), 2, 2, WIDE), 0.5, x.dtype), np.full((3, 3, WIDE, 16), 0.5, x.dtype)
+    window = window_of((2, 2), (3, 3), (1, 1), (1, 1), "same", "`weight`")
+    y, z = backend.conv2d_forward(wide, weight, None, window, kind, None, None, True)
+    dweight = np.empty_like(weight)
+    backend.conv2d_backward(y, wide, weight, y, z, window, kind, None, None, True, dweight, None, accumulate=False, sparse=True)
+    window = window_of((x.shape[1], x.shape[2]), (2, 2), (2, 2), (1, 1), "same", "x")
     backend.max_pool_backward(backend.max_pool_forward(x, window), x, window)
     backend.average_pool_backward(backend.average_pool_forward(x, window), window)
