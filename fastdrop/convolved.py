@@ -130,14 +130,14 @@ def _skipping(
         channels, filters = units[0].kept[x_group], units[1].kept[y_group]
         if filters is not None and len(filters) == 0:
             continue
-        mask_in, scale, rows = _rows_of(input_mask, low, high, len(x)), 1.0, None
-        if channels is not None and input_mask is not None and mask_in is not None:
-            scale, count, mask_in = mask_in.scale, mask_in.rows, None
+        mask_in, mask_out = (None if mask is None else mask.of_rows(low, high, len(x)) for mask in (input_mask, output_mask))
+        scale, rows = 1.0, None
+        if channels is not None and mask_in is not None:
+            scale, whole, mask_in = mask_in.scale, mask_in, None
             if len(channels) == 0:  # in place of none, one that is dropped
                 channels = np.zeros(1, np.int64)
-                mask_in = replace(input_mask.factor(count, 1), kind=MaskKind.DROP_ALL)
+                mask_in = replace(whole.factor(whole.rows, 1), kind=MaskKind.DROP_ALL)
             rows = (np.arange(window.taps)[:, None] * x.shape[3] + channels).ravel()
-        mask_out = _rows_of(output_mask, low, high, len(x))
         if mask_out is not None and filters is not None:
             mask_out = mask_out.factor((high - low) * window.positions, len(filters))
         pieces.append(_Piece(low, high, channels, filters, rows, (mask_in, mask_out), scale))
@@ -150,11 +150,6 @@ def _units(backend: AbstractBackend, mask: BoundMask | None, count: int, size: i
         return Units((0, count), (None,))
     units = backend.units(mask)
     return Units(tuple(bound // size for bound in units.bounds), units.kept)
-
-
-def _rows_of(mask: BoundMask | None, low: int, high: int, count: int) -> BoundMask | None:
-    """Return the mask of images low .. high - 1 of so many."""
-    return None if mask is None else mask.part(low * (mask.rows // count), high * (mask.rows // count))
 
 
 def _in_pieces(

@@ -208,23 +208,31 @@ def _dense_softmax(
     x2 = contiguous(x).reshape(math.prod(x.shape[:-1]), fan_in)
     z, inner = fused.dense(backend, x2, weight, bias, ActivationKind.LINEAR, bound_in, None, True)
     assert isinstance(z, np.ndarray)
-    p = backend.softmax_forward(z)
-    y = p if bound_out is None else backend.dropout_forward(p, bound_out)
-    if out is None:
-        out = y.reshape(y_shape)
-    else:
-        out[...] = y.reshape(y_shape)
+    y, softmax_backward = _softmax(z.reshape(y_shape), bound_out)
+    if out is not None:
+        out[...] = y
 
     def backward(dy: Any, input_gradient: bool = True) -> tuple[Array | None, Array, Array | None]:
-        dp = contiguous(_gradient(dy, y_shape, x.dtype)).reshape(p.shape)
-        dp = dp if bound_out is None else backend.dropout_backward(dp, bound_out)
-        dz = backend.softmax_backward(dp, p)
+        dz = softmax_backward(contiguous(_gradient(dy, y_shape, x.dtype))).reshape(z.shape)
         dweight = np.empty_like(weight)
         dbias = None if bias is None else np.empty_like(bias)
         dx = inner(dz, input_gradient, dweight, dbias, False)
         return (None if dx is None else dx.reshape(x.shape)), dweight, dbias
 
-    return out, backward
+    return (y if out is None else out), backward
+
+
+def _softmax(z: Array, mask: BoundMask | None) -> tuple[Array, Callable[[Array], Array]]:
+    """Return softmax over the last axis of z, dropped out, and the function of its gradient that returns that of z."""
+    backend, matrix = default_backend(), (math.prod(z.shape[:-1]), z.shape[-1])
+    p = backend.softmax_forward(z.reshape(matrix)).reshape(z.shape)
+    y = p if mask is None else backend.dropout_forward(p, mask)
+
+    def backward(dy: Array) -> Array:
+        dp = dy if mask is None else backend.dropout_backward(dy, mask)
+        return backend.softmax_backward(dp.reshape(matrix), p.reshape(matrix)).reshape(z.shape)
+
+    return y, backward
 
 
 def conv2d(
@@ -305,22 +313,16 @@ def conv2d(
         None if input_mask is None else input_mask.bind(convolved.input_shape(x.shape, input_mask.noise_shape), as_matrix=True)
     )
     bound_out = None if output_mask is None else output_mask.bind(y_shape, as_matrix=act != activations.SOFTMAX)
-    softmax, kind, fused_out = False, ActivationKind.LINEAR, None
-    if act == activations.SOFTMAX:
-        softmax = True
-    else:
-        kind, fused_out = act, bound_out
-    z, inner = convolved.conv2d(backend, x, weight, bias, window, groups, kind, bound_in, fused_out, True)
-    y = p = backend.softmax_forward(z.reshape(-1, filters)).reshape(y_shape) if softmax else z
-    if softmax and bound_out is not None:
-        y = backend.dropout_forward(p, bound_out)
+    softmax = act == activations.SOFTMAX
+    kind, fused_out = (ActivationKind.LINEAR, None) if act == activations.SOFTMAX else (act, bound_out)
+    y, inner = convolved.conv2d(backend, x, weight, bias, window, groups, kind, bound_in, fused_out, True)
+    if softmax:
+        y, softmax_backward = _softmax(y, bound_out)
 
     def backward(dy: Any, input_gradient: bool = True) -> tuple[Array | None, Array, Array | None]:
-        dy = contiguous(_gradient(dy, y_shape, x.dtype))
-        if softmax:
-            dy = dy if bound_out is None else backend.dropout_backward(dy, bound_out)
-            dy = backend.softmax_backward(dy.reshape(-1, filters), p.reshape(-1, filters)).reshape(y_shape)
+        dz = contiguous(_gradient(dy, y_shape, x.dtype))
+        dz = softmax_backward(dz) if softmax else dz
         dweight, dbias = np.empty_like(weight), None if bias is None else np.empty_like(bias)
-        return inner(dy, input_gradient, dweight, dbias, False), dweight, dbias
+        return inner(dz, input_gradient, dweight, dbias, False), dweight, dbias
 
     return y, backward

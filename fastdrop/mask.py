@@ -111,6 +111,11 @@ class BoundMask:
         row_offset = self.row_offset + first // len(self.offsets)
         return replace(self, key=self.key.at(self.key.step + number), rows=high - low, row_offset=row_offset, passes=1)
 
+    def of_rows(self, low: int, high: int, count: int) -> BoundMask:
+        """Return the mask of rows low .. high - 1 of an array of `count` rows: itself for all of them, else within one pass."""
+        each = self.rows // max(1, count)
+        return self if high - low == count else self.part(low * each, high * each)
+
     def factor(self, rows: int, columns: int) -> BoundMask:
         """Return what multiplies all elements of a matrix by the scale."""
         return BoundMask(MaskKind.KEEP_ALL, self.key, 0, self.scale, rows, columns, columns, 0, BATCH, 1, NO_OFFSETS)

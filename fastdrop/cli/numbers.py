@@ -31,6 +31,11 @@ def number_list(
     return convert
 
 
+def number_text(numbers: tuple[float, ...]) -> str:
+    """Return the text that `number_list` makes the numbers of."""
+    return ",".join(map(str, numbers)) or "none"
+
+
 def number_range(convert: Callable[[str], tuple[float, ...]]) -> Callable[[str], tuple[float, ...]]:
     """Return a converter that also takes a range "start:stop:step", its end included."""
 

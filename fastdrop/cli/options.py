@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from fastdrop import activations
-from fastdrop.cli.numbers import number_list
+from fastdrop.cli.numbers import number_list, number_text
 from fastdrop.data import Dataset, load
 from fastdrop.errors import ArgumentValueError
 from fastdrop.experiments.recipe import LEARNING_RATES, LOSSES, MAX_UNITS, SCHEDULES, Recipe
@@ -35,20 +35,34 @@ DATA = (
     ),
 )
 NETWORK = (
-    click.option("--filters", type=UNITS, metavar="N,N,...", default="none", help="Convolutions of images, 3 x 3 and pooled."),
-    click.option("--hidden", type=UNITS, metavar="N,N,...", default="1024,1024", help='Units of the hidden layers, or "none".'),
-    click.option("--activation", type=click.Choice(ACTIVATIONS), default="relu", help="Of the hidden layers."),
-    click.option("--outputs", type=click.Choice(list(LOSSES)), default="softmax", help="Activation of the last layer."),
+    click.option(
+        "--filters",
+        type=UNITS,
+        metavar="N,N,...",
+        default=number_text(Recipe.filters),
+        help="Convolutions of images, 3 x 3 and pooled.",
+    ),
+    click.option(
+        "--hidden",
+        type=UNITS,
+        metavar="N,N,...",
+        default=number_text(Recipe.hidden),
+        help='Units of the hidden layers, or "none".',
+    ),
+    click.option("--activation", type=click.Choice(ACTIVATIONS), default=Recipe.activation, help="Of the hidden layers."),
+    click.option("--outputs", type=click.Choice(list(LOSSES)), default=Recipe.outputs, help="Activation of the last layer."),
 )
 TRAINING = (
-    click.option("--epochs", type=COUNT, default=30, help="Passes over the training data."),
-    click.option("--batch-size", type=COUNT, default=128, help="Rows in a step."),
-    click.option("--optimizer", type=click.Choice(list(LEARNING_RATES)), default="adam", help="Rule of the updates."),
+    click.option("--epochs", type=COUNT, default=Recipe.epochs, help="Passes over the training data."),
+    click.option("--batch-size", type=COUNT, default=Recipe.batch_size, help="Rows in a step."),
+    click.option("--optimizer", type=click.Choice(list(LEARNING_RATES)), default=Recipe.optimizer, help="Rule of the updates."),
     click.option("--learning-rate", type=POSITIVE, show_default="sgd 0.1, others 0.001", help="At the start."),
-    click.option("--schedule", type=click.Choice(SCHEDULES), default="cosine", help="How the learning rate goes on."),
-    click.option("--momentum", type=PART, default=0.9, help="For sgd."),
-    click.option("--weight-decay", type=NOT_NEGATIVE, default=0.0, help="Decoupled from the gradient."),
-    click.option("--max-norm", type=NOT_NEGATIVE, default=0.0, help="Largest norm of a hidden unit's weights; 0: no limit."),
+    click.option("--schedule", type=click.Choice(SCHEDULES), default=Recipe.schedule, help="How the learning rate goes on."),
+    click.option("--momentum", type=PART, default=Recipe.momentum, help="For sgd."),
+    click.option("--weight-decay", type=NOT_NEGATIVE, default=Recipe.weight_decay, help="Decoupled from the gradient."),
+    click.option(
+        "--max-norm", type=NOT_NEGATIVE, default=Recipe.max_norm, help="Largest norm of a hidden unit's weights; 0: no limit."
+    ),
 )
 THREADS = (click.option("--threads", type=COUNT, show_default="all available CPUs", help="Number of threads."),)
 

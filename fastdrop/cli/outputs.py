@@ -10,6 +10,15 @@ from fastdrop.errors import OutputError
 from fastdrop.experiments.figures import check_plot
 
 
+def pictures_beside(output: Path, no_plot: bool) -> list[Path]:
+    """Return the names of the pictures of a table or study; raises unless every one can be drawn and written."""
+    pictures = [] if no_plot else [output.with_suffix(ending) for ending in (".png", ".svg")]
+    for picture in pictures:
+        check_plot(picture)
+        check_writable(picture)
+    return pictures
+
+
 @dataclass(frozen=True)
 class Outputs:
     """The files that `fastdrop train` writes."""

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from fastdrop import _config
-from fastdrop._files import check_writable
 from fastdrop.cli.numbers import number_list, number_range
 from fastdrop.cli.options import (
     COUNT,
@@ -24,14 +23,13 @@ from fastdrop.cli.options import (
     make_recipe,
     with_options,
 )
+from fastdrop.cli.outputs import pictures_beside
 from fastdrop.cli.train import EXIT_INTERRUPTED
-from fastdrop.experiments.figures import check_plot
 from fastdrop.experiments.results import MAX_SEED
 from fastdrop.experiments.sweep import sweep as run_sweep
 
 RATES = number_range(number_list(float, 0.0, 1.0))
 SEEDS = number_range(number_list(int, 0, MAX_SEED + 1))
-ENDINGS = (".png", ".svg")
 
 
 @click.command(context_settings={"show_default": True})
@@ -73,10 +71,7 @@ def sweep(
       fastdrop sweep --data cifar-10 --filters 64,128,256 --hidden 512,512 --seeds 1,2,3 --rows 10000 --epochs 40
       fastdrop sweep --data images.npz --rates 0,0.2,0.5 --processes 2 -o images.db
     """
-    pictures = [] if no_plot else [output.with_suffix(ending) for ending in ENDINGS]
-    for picture in pictures:
-        check_plot(picture)
-        check_writable(picture)
+    pictures = pictures_beside(output, no_plot)
     if not options["hidden"]:
         raise click.UsageError("--hidden none: a sweep needs a hidden layer, behind which units are dropped")
     recipe = make_recipe(rates=(input_rate, 0.0), **options)

@@ -14,6 +14,7 @@ from fastdrop import _config
 from fastdrop.callbacks import ModelCheckpoint
 from fastdrop.callbacks.files import literal
 from fastdrop.cli.files import write_csv
+from fastdrop.cli.numbers import number_text
 from fastdrop.cli.options import (
     DATA,
     MAX_SEED,
@@ -29,6 +30,7 @@ from fastdrop.cli.options import (
 from fastdrop.cli.outputs import Outputs
 from fastdrop.data import Dataset
 from fastdrop.experiments.figures import plot_history
+from fastdrop.experiments.recipe import Recipe
 from fastdrop.optim import AbstractOptimizer
 from fastdrop.progress import History
 from fastdrop.sequential import Sequential
@@ -44,7 +46,7 @@ EXIT_INTERRUPTED = 130
     "--rates",
     type=RATES,
     metavar="R,R,...",
-    default="0.2,0.5",
+    default=number_text(Recipe.rates),
     help="Dropout of the inputs, then of each hidden layer (last one repeated).",
 )
 @click.option("--widen", is_flag=True, help="Divide the units of each hidden layer by 1 - rate of the dropout behind it.")

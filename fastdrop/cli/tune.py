@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from fastdrop import _config
-from fastdrop.cli.numbers import number_span
+from fastdrop.cli.numbers import number_span, number_text
 from fastdrop.cli.options import (
     COUNT,
     DATA,
@@ -23,8 +23,8 @@ from fastdrop.cli.options import (
     make_recipe,
     with_options,
 )
+from fastdrop.cli.outputs import pictures_beside
 from fastdrop.errors import ArgumentValueError
-from fastdrop.experiments.figures import check_plot
 from fastdrop.experiments.recipe import MAX_UNITS, Recipe
 from fastdrop.experiments.space import SearchSpace
 from fastdrop.experiments.tune import TRIALS, VALIDATION_SPLIT, Tuning
@@ -34,7 +34,6 @@ SPLIT = click.FloatRange(0, 1, min_open=True, max_open=True)
 RATES = number_span(float, 0.0, 1.0, 3)
 LEARNING_RATES = number_span(float, 0.0, float("inf"), 2)
 UNITS = number_span(int, 1, MAX_UNITS, 3)
-ENDINGS = (".png", ".svg")
 
 
 @click.command(context_settings={"show_default": True})
@@ -91,9 +90,7 @@ def tune(
       fastdrop tune --data mnist -o postgresql://user@host/study     the same on as many machines as there are
     """
     path = Path("tune.db" if "://" in output else output)
-    pictures = [] if no_plot else [path.with_suffix(ending) for ending in ENDINGS]
-    for picture in pictures:
-        check_plot(picture)
+    pictures = pictures_beside(path, no_plot)
     try:
         space = SearchSpace(rates, learning_rates, units)
     except ArgumentValueError as error:
@@ -147,6 +144,6 @@ def _command(recipe: Recipe, data: str, rows: int | None) -> list[str]:
     for option in fields(Recipe):
         value = getattr(recipe, option.name)
         if value != option.default:
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            text = number_text(value) if isinstance(value, tuple) else str(value)
             words += [f"--{option.name.replace('_', '-')}", text]
     return words

@@ -15,7 +15,7 @@ from multiprocessing.reduction import ForkingPickler
 from threading import Event
 from typing import Any
 
-from fastdrop import _config
+from fastdrop import _config, _validate
 from fastdrop.errors import StateError
 
 Report = Callable[[Any], None]
@@ -88,6 +88,13 @@ def can_be_sent(value: Any) -> bool:
     except Exception:  # what cannot be sent may raise anything
         return False
     return True
+
+
+def check_can_be_sent(processes: int, **values: Any) -> None:
+    """Raise a ValueError that names the first of the values that several processes cannot be given."""
+    for name, value in values.items():
+        if processes > 1 and not can_be_sent(value):
+            _validate.fail_value(name, "importable by other processes, from the top of a module", repr(value))
 
 
 @contextmanager

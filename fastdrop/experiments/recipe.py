@@ -144,6 +144,16 @@ class Recipe:
         first = self.all_rates()[0]
         return ", ".join([*parts, *([f"input rate {first:g}"] if first else [])])
 
+    @classmethod
+    def around(cls, build: Any, epochs: Any, batch_size: Any) -> Recipe:
+        """Return `build`, or the default recipe if it is none, with other epochs and batches unless they are None."""
+        recipe = build if isinstance(build, Recipe) else cls()
+        return replace(
+            recipe,
+            epochs=recipe.epochs if epochs is None else epochs,
+            batch_size=recipe.batch_size if batch_size is None else batch_size,
+        )
+
     def check(self, dataset: Dataset) -> None:
         """Raise unless a network can be made for the data."""
         if self.filters and dataset.image_shape is None:

@@ -11,7 +11,7 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -24,7 +24,7 @@ from fastdrop.callbacks.files import literal
 from fastdrop.data import Dataset, load
 from fastdrop.errors import FileFormatError
 from fastdrop.experiments.display import SweepDisplay
-from fastdrop.experiments.jobs import Report, can_be_sent, work_off
+from fastdrop.experiments.jobs import Report, check_can_be_sent, work_off
 from fastdrop.experiments.recipe import Recipe
 from fastdrop.experiments.results import MAX_SEED, Results, Row, working_folder
 from fastdrop.losses import LossFunction
@@ -242,10 +242,7 @@ def sweep(
     shown = _validate.boolean("progress", progress)
     results = Results(_validate.path("output", output))
     training = _training(build, data, epochs, batch_size, optimizer, loss, configuration, results.path)
-    if processes > 1:
-        for name, value in (("build", training.build), ("optimizer", training.optimizer), ("loss", training.loss)):
-            if not can_be_sent(value):
-                _validate.fail_value(name, "importable by other processes, from the top of a module", repr(value))
+    check_can_be_sent(processes, build=training.build, optimizer=training.optimizer, loss=training.loss)
     wanted = [Job(rate, seed) for rate in dict.fromkeys(rates) for seed in dict.fromkeys(seeds)]
     with working_folder(training.folder), SweepDisplay(shown, len(wanted), training.epochs) as display:
         rows = _of(results.rows(), training.configuration, wanted, training.epochs)
@@ -269,14 +266,11 @@ def _training(
     build: Any, data: Any, epochs: int | None, batch_size: int | None, optimizer: Any, loss: Any, configuration: str, output: Path
 ) -> Training:
     """Return what the runs have in common, checked."""
-    recipe = build if isinstance(build, Recipe) else Recipe()
+    recipe = Recipe.around(build, epochs, batch_size)
     if not isinstance(build, Recipe):
         _validate.callable_("build", build, "a fastdrop.Recipe or a function of (rate, seed)")
     elif not build.hidden:
         _validate.fail_value("build", "a recipe with a hidden layer, behind which units are dropped", "hidden ()")
-    epochs = recipe.epochs if epochs is None else _validate.integer("epochs", epochs, 1)
-    batch_size = recipe.batch_size if batch_size is None else _validate.integer("batch_size", batch_size, 1)
-    recipe = replace(recipe, epochs=epochs, batch_size=batch_size)
     if optimizer is not None:
         _validate.callable_("optimizer", optimizer, "a function of the number of rows")
     loss = recipe.loss if loss is None else loss
@@ -295,14 +289,14 @@ def _training(
         names.append(name_of(optimizer))
     parts = [
         *filter(None, names),
-        f"{epochs} epochs",
-        f"batches of {batch_size}",
+        f"{recipe.epochs} epochs",
+        f"batches of {recipe.batch_size}",
         loss if isinstance(loss, str) else name_of(loss),
         f"{dataset.name}, {len(dataset.x_train)} rows, checksum {_checksum(dataset):08x}",
     ]
     folder = output.with_name(f"{output.stem}-runs")
     optimizer = optimizer or recipe.make_optimizer
-    return Training(build, dataset, epochs, batch_size, optimizer, loss, "; ".join(parts), folder)
+    return Training(build, dataset, recipe.epochs, recipe.batch_size, optimizer, loss, "; ".join(parts), folder)
 
 
 def name_of(function: Any) -> str:

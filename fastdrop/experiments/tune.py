@@ -20,7 +20,7 @@ from fastdrop.callbacks import Callback
 from fastdrop.data import Dataset, load
 from fastdrop.errors import MissingDependencyError, StateError
 from fastdrop.experiments.display import TuneDisplay
-from fastdrop.experiments.jobs import Report, can_be_sent, work_off
+from fastdrop.experiments.jobs import Report, check_can_be_sent, work_off
 from fastdrop.experiments.recipe import Recipe
 from fastdrop.experiments.space import SearchSpace, with_parameters
 from fastdrop.experiments.sweep import name_of
@@ -337,9 +337,7 @@ def tune(
     own_name = f"{search.dataset.name}-{hashlib.sha256(training.encode()).hexdigest()[:12]}"
     search = replace(search, name=own_name if name is None else _validate.instance("name", name, str, "a name"))
     processes, progress = _validate.integer("processes", processes, 1), _validate.boolean("progress", progress)
-    for what, value in (("build", search.build), ("loss", search.loss)):
-        if processes > 1 and not can_be_sent(value):
-            _validate.fail_value(what, "importable by other processes, from the top of a module", repr(value))
+    check_can_be_sent(processes, build=search.build, loss=search.loss)
     return _run(search, training, queued, processes, progress)
 
 
@@ -347,10 +345,7 @@ def _search(
     build: Any, data: Any, epochs: int | None, batch_size: int | None, loss: Any, space: Any, validation_split: float
 ) -> Search:
     """Return what concerns the training, checked; the rest is open."""
-    recipe = build if isinstance(build, Recipe) else Recipe()
-    epochs = recipe.epochs if epochs is None else _validate.integer("epochs", epochs, 1)
-    batch_size = recipe.batch_size if batch_size is None else _validate.integer("batch_size", batch_size, 1)
-    recipe = replace(recipe, epochs=epochs, batch_size=batch_size)
+    recipe = Recipe.around(build, epochs, batch_size)
     split = _validate.real("validation_split", validation_split, 0, 1, open_low=True, open_high=True)
     if not isinstance(build, Recipe):
         _validate.callable_("build", build, "a fastdrop.Recipe or a function of a trial")
@@ -362,7 +357,7 @@ def _search(
         recipe.check(dataset)
         build, dataset = recipe, recipe.prepared(dataset)
     loss = recipe.loss if loss is None else loss
-    return Search(build, space, dataset.hold_out(split), epochs, batch_size, loss)
+    return Search(build, space, dataset.hold_out(split), recipe.epochs, recipe.batch_size, loss)
 
 
 def _first(search: Search, first: Any) -> dict[str, Any]:

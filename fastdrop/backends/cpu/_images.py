@@ -62,7 +62,7 @@ class ImageOperations(ProductOperations):
 
     def _listed_image_gradient(self, dz: Array, window: Window, weight: Array, dx: Array) -> None:
         """Write the gradient of images by the elements of dz that are not zero; weight (taps, filters, channels)."""
-        lists = (self._threads, math.prod(dz.shape[1:]) + 1)
+        lists = (self._threads, math.prod(dz.shape[1:]))
         values = self._scratch.take("values", lists, dz.dtype)
         places = self._scratch.take("list", lists, np.dtype(np.int64))
         counts = self._scratch.take("counts", (self._threads, window.positions), np.dtype(np.int64))
@@ -91,8 +91,9 @@ class ImageOperations(ProductOperations):
             finished = y[low:high].reshape(-1, filters)
             c = finished if z is None else z[low:high].reshape(-1, filters)
             finish = finished, z is not None, offsets, int(activation)
-            source = self._dropped(x[low:high], _part(input_mask, low, high, len(x)))
-            self._convolve(source, window, (1, 1), packed, c, finish, self._plan(_part(output_mask, low, high, len(x))))
+            drop_in, drop_out = (None if mask is None else mask.of_rows(low, high, len(x)) for mask in (input_mask, output_mask))
+            source = self._dropped(x[low:high], drop_in)
+            self._convolve(source, window, (1, 1), packed, c, finish, self._plan(drop_out))
         return y, z
 
     def conv2d_backward(
@@ -117,16 +118,16 @@ class ImageOperations(ProductOperations):
         filters, state = weight.shape[3], y if z is None else z
         dx = np.empty(x.shape, x.dtype) if want_dx else None
         weight_grad, bias_grad = _gradient_array(dweight, accumulate), _gradient_array(dbias, accumulate)
-        add_image_gradient, widest = self._image_gradient(window, weight, sparse) if want_dx else (None, filters)
+        write_image_gradient, widest = self._image_gradient(window, weight, sparse) if want_dx else (None, filters)
         add_weight_gradient = None if weight_grad is None else self._weight_gradient(window, weight_grad, sparse)
         size = x.itemsize * max(window.positions * max(widest, filters), math.prod(x.shape[1:]))
         for low, high in _batches(len(x), size, input_mask, output_mask):
-            drop_in, drop_out = (_part(mask, low, high, len(x)) for mask in (input_mask, output_mask))
+            drop_in, drop_out = (None if mask is None else mask.of_rows(low, high, len(x)) for mask in (input_mask, output_mask))
             rows = dy[low:high].reshape(-1, filters), state[low:high].reshape(-1, filters)
             dz = self._gradient(*rows, activation, drop_out, bias_grad, accumulate=True)
             images = dz.reshape(-1, *window.places, filters)
-            if dx is not None and add_image_gradient is not None:
-                add_image_gradient(images, dx[low:high])
+            if dx is not None and write_image_gradient is not None:
+                write_image_gradient(images, dx[low:high])
                 if drop_in is not None:
                     self.dropout_backward(dx[low:high], drop_in, dx[low:high])
             if add_weight_gradient is not None:
@@ -160,7 +161,7 @@ class ImageOperations(ProductOperations):
 
         def add_listed(x: Array, dz: Array) -> None:
             images, geometry = self._patched(x, window)
-            lists = (c.shape[1], conv2d.band_of(geometry) * window.places[1] + 1)
+            lists = (c.shape[1], conv2d.band_of(geometry) * window.places[1])
             values, places = self._scratch.take("values", lists, c.dtype), self._scratch.take("list", lists, np.dtype(np.int64))
             given = images, geometry, readable(dz), np.zeros(c.T.shape, c.dtype), values, places, np.empty(c.shape[1], np.int64)
             conv2d.listed_weight_gradient_kernel(dz.size * len(c) / dense.FLOPS_PER_NANOSECOND, *given)
@@ -170,7 +171,7 @@ class ImageOperations(ProductOperations):
             images, geometry = self._patched(x, window)
             matrix = readable(dz).reshape(-1, c.shape[1])
             work = dense.nanoseconds(*c.shape, len(matrix), dense.PLAIN, int(ActivationKind.LINEAR))
-            given = images, geometry, matrix, c, True, unfinished(c), NO_DROP
+            given = images, geometry, matrix, c, unfinished(c), NO_DROP
             conv2d.patches_gradient_kernel(work, *given, scratch, self._starts())
 
         return add_listed if sparse and window.size[1] * grad.shape[2] >= conv2d.LEAST_LISTED else add
@@ -208,14 +209,6 @@ def _batches(count: int, size: int, *masks: BoundMask | None) -> Iterator[tuple[
     for start in range(0, count, max(1, per_pass)):
         for low in range(start, start + per_pass, at_once):
             yield low, min(start + per_pass, low + at_once)
-
-
-def _part(mask: BoundMask | None, low: int, high: int, count: int) -> BoundMask | None:
-    """Return the mask of images low .. high - 1 of so many."""
-    if mask is None or (low == 0 and high == count):
-        return mask
-    each = mask.rows // count
-    return mask.part(low * each, high * each)
 
 
 def _gradient_array(target: Any, accumulate: bool) -> Array | None:

@@ -2,7 +2,7 @@
 
 Notation: the patches of images (rows, height, width, channels) are a matrix (M, K), a row for each place of the window on each
 image, a column for each element of the window and channel. Forward it is ``c = patches(x) @ b``; the gradient by the weight is
-``c (+)= patches(x).T @ dz``. The gradient by the image is the convolution of dz with the weight turned around, or, where that
+``c += patches(x).T @ dz``. The gradient by the image is the convolution of dz with the weight turned around, or, where that
 is less work, each patch's gradient added into the image.
 
 Where most of dz is known to be zero, as behind max-pooling, its other elements are listed, and only they are multiplied.
@@ -39,7 +39,7 @@ from fastdrop.backends.cpu.dense import (
     panel_start,
     tile_height,
 )
-from fastdrop.backends.cpu.epilogue import Finish
+from fastdrop.backends.cpu.epilogue import Finish, add_row, clear
 from fastdrop.backends.cpu.masks import U64
 from fastdrop.window import Pair, Window
 
@@ -62,6 +62,10 @@ PANEL_BYTES = 128
 """A row of a panel of b, of the widest vectors there are."""
 ADDITION = 24
 """How many multiply-adds of a product cost as much as adding an element of a patch."""
+BAND_ELEMENTS = 24_576
+"""Elements of images, as many as stay in the nearer caches, whose listed gradients are worked off together."""
+LEAST_LISTED = 32
+"""Fewest elements in a row for a product with listed elements to be worth it."""
 
 
 def geometry_of(window: Window, image: Pair, channels: int) -> Geometry:
@@ -167,15 +171,13 @@ def pad_kernel(x: Array, before: Pair, upsampling: Pair, y: Array, threads: int)
         for line in range(t * rows * height // threads, (t + 1) * rows * height // threads):
             row, i = line // height, line % height - top
             target = y[row, line % height].reshape(width * x.shape[3])
-            for k in range(len(target)):
-                target[k] = 0
+            clear(target)
             if i % down or i < 0 or i // down >= x.shape[1]:
                 continue
             if across == 1:
                 count = min(x.shape[2], width - left) * x.shape[3]
-                source, part = x[row, i // down].reshape(x.shape[2] * x.shape[3]), target[left * x.shape[3] :]
-                for k in range(count):
-                    part[k] = source[k]
+                source = x[row, i // down].reshape(x.shape[2] * x.shape[3])
+                add_row(source[:count], target[left * x.shape[3] :], True)
             else:
                 for j in range(min(x.shape[2], (width - left + across - 1) // across)):
                     y[row, line % height, left + j * across] = x[row, i // down, j]
@@ -188,15 +190,12 @@ def add_patches_kernel(patches: Array, geometry: Geometry, y: Array, threads: in
     for t in prange(threads):
         for row in range(t * rows // threads, (t + 1) * rows // threads):
             image = y[row]
-            for k in range(len(image)):
-                image[k] = 0
+            clear(image)
             for m in range(positions):
                 source, start, k = patches[row * positions + m], patch_start(geometry, m), 0
                 while k < len(source):
                     offset, count = run_of(geometry, k)
-                    part, target = source[k : k + count], image[start + offset : start + offset + count]
-                    for j in range(count):
-                        target[j] += part[j]
+                    add_row(source[k : k + count], image[start + offset : start + offset + count], False)
                     k += count
 
 
@@ -236,14 +235,13 @@ def patches_gradient_kernel(
     geometry: Geometry,
     dz: Array,
     c: Array,
-    accumulate: bool,
     finish: Finish,
     c_drop: U64,
     scratch: Scratch,
     starts: Indices,
     threads: int,
 ) -> None:
-    """``c (+)= patches(x).T @ dz``, dz (M, columns of c); `finish` and c_drop do nothing."""
+    """``c += patches(x).T @ dz``, dz (M, columns of c); `finish` and c_drop do nothing."""
     packed, work, all_bits = scratch
     rows, columns = c.shape
     depth = len(dz)
@@ -261,15 +259,9 @@ def patches_gradient_kernel(
                 kc = min(KC, depth - k0)
                 pack_patch_columns(x, geometry, rows, tile * MR, tiles, k0, kc, own, starts[t])
                 multiply_rectangle(
-                    own, tile * MR, tiles, (0, tiles, *part), (k0, k0 + kc, depth), dz, PLAIN, c, accumulate, finish,
+                    own, tile * MR, tiles, (0, tiles, *part), (k0, k0 + kc, depth), dz, PLAIN, c, True, finish,
                     c_drop, work[t, PANELS_AT:], line, all_bits[t],
                 )  # fmt: skip
-
-
-BAND_ELEMENTS = 24_576
-"""Elements of images, as many as stay in the nearer caches, whose listed gradients are worked off together."""
-LEAST_LISTED = 32
-"""Fewest elements in a row for a product with listed elements to be worth it."""
 
 
 @device
@@ -297,8 +289,8 @@ def listed_image_gradient_kernel(
 ) -> None:
     """Write dx (rows, height, width, channels), where most of dz (rows, *places, filters) is zero.
 
-    weight (taps, filters, channels) has its last two axes exchanged. values and places (threads, elements of a row of dz, and
-    one) and counts (threads, positions) are scratch.
+    weight (taps, filters, channels) has its last two axes exchanged. values and places (threads, elements of a row of dz) and
+    counts (threads, positions) are scratch.
     """
     _, _, channels, down, across, down_step, step, down_apart, apart, tall, wide = geometry
     rows, height, width, _ = dx.shape
@@ -308,8 +300,7 @@ def listed_image_gradient_kernel(
         own_values, own_places = values[t], places[t]
         for row in range(t * rows // threads, (t + 1) * rows // threads):
             image = dx[row].reshape(height * width * channels)
-            for k in range(len(image)):
-                image[k] = 0
+            clear(image)
             for i in range(tall):
                 for j in range(wide):
                     m = i * wide + j
@@ -342,13 +333,13 @@ def listed_weight_gradient_kernel(
 ) -> None:
     """``total[f] += sum over m of dz[m, f] * patch m``, where most of dz (rows, *places, filters) is zero; x is all elements.
 
-    total is (filters, K). values and places (filters, places of a band + 1) and counts (filters,) are scratch.
+    total is (filters, K). values and places (filters, places of a band) and counts (filters,) are scratch.
     """
     _, _, channels, _, across, _, _, _, apart, tall, wide = geometry
     rows, filters = len(dz), dz.shape[3]
     depth, run = total.shape[1], (across if apart == 1 else 1) * channels
     flat = total.reshape(total.size)
-    band = (values.shape[1] - 1) // wide
+    band = values.shape[1] // wide
     for t in prange(threads):
         low, high = t * filters // threads, (t + 1) * filters // threads
         for row in range(rows):

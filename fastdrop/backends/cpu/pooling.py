@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fastdrop._types import Array
 from fastdrop.backends.cpu._jit import device, kernel
 from fastdrop.backends.cpu._vector import numba
+from fastdrop.backends.cpu.epilogue import add_row, clear
 from fastdrop.backends.formulas._formula import select
 from fastdrop.window import Window
 
@@ -40,13 +41,6 @@ def spans(frame: Frame, i: int, j: int) -> tuple[int, int, int, int, int, int]:
     height, width, down, across, down_step, step, top, before, _, _ = frame
     y, x = i * down_step - top, j * step - before
     return y, x, max(0, -y), min(down, height - y), max(0, -x), min(across, width - x)
-
-
-@device
-def add_row(row: Array, total: Array) -> None:
-    """``total += row``."""
-    for c in range(len(row)):
-        total[c] += row[c]
 
 
 @device
@@ -123,11 +117,10 @@ def average_pool_kernel(x: Array, frame: Frame, y: Array, threads: int) -> None:
                 for j in range(frame[9]):
                     top, left, p_first, p_last, q_first, q_last = spans(frame, i, j)
                     total, count = y[row, i, j], x.dtype.type((p_last - p_first) * (q_last - q_first))
-                    for c in range(channels):
-                        total[c] = 0
+                    clear(total)
                     for p in range(p_first, p_last):
                         for q in range(q_first, q_last):
-                            add_row(x[row, top + p, left + q], total)
+                            add_row(x[row, top + p, left + q], total, False)
                     for c in range(channels):
                         total[c] /= count
 
