@@ -64,10 +64,10 @@ def updated(backend: AbstractBackend, gradient: Array, kind: UpdateKind) -> tupl
 def digest_of_edges() -> str:
     """Check layers of small integers against the reference, exactly; return a digest of those of random floats."""
     cpu, reference, digest = select.backend("cpu"), select.backend("reference"), hashlib.sha256()
-    kinds, updates = itertools.cycle((LINEAR, RELU, GELU)), itertools.cycle(UpdateKind)
+    kinds, updates, rates = itertools.cycle((LINEAR, RELU, GELU)), itertools.cycle(UpdateKind), itertools.cycle((0.3, 0.8))
     for extents in itertools.product(EDGES, repeat=3):
         for dtype in DTYPES:
-            results = layer(cpu, extents, random_array, dtype, next(kinds), 0.3)
+            results = layer(cpu, extents, random_array, dtype, next(kinds), next(rates))
             for array in (*results, *updated(cpu, results[2], next(updates))):
                 digest.update(array)
         got, wanted = (layer(backend, extents, small_integers, dtype, RELU, 0.5) for backend in (cpu, reference))
@@ -128,19 +128,51 @@ def weight_gradient(a: Array, b: Array) -> Array:
 PRODUCTS: list[Callable[[Array, Array], Array]] = [forward, input_gradient, weight_gradient]
 
 
-def factors(rows: int, depth: int, columns: int, dtype: np.dtype) -> tuple[Array, Array]:
-    """Random matrices with rows and columns whose products are negative and too small for a number."""
+NONZERO = [1, 0.3]
+"""The share of elements of the first factor that are not zero: all, or few enough to be listed."""
+
+
+def factors(rows: int, depth: int, columns: int, dtype: np.dtype, nonzero: float = 1) -> tuple[Array, Array]:
+    """Random matrices with rows and columns whose products are negative and too small for a number.
+
+    Where some elements of the first one are zero, a row here and there has none, and one has nothing else.
+    """
     tiny = dtype.type(1e-30 if dtype == np.float32 else 1e-200)
     a, b = random_array(0, (rows, depth), dtype), random_array(1, (depth, columns), dtype)
     a[::3], b[:, ::5] = np.abs(a[::3]) * tiny, -np.abs(b[:, ::5]) * tiny
+    if nonzero < 1:
+        zero = np.random.default_rng(2).random(a.shape) >= nonzero
+        zero[30::50], zero[7::50] = False, True
+        a[zero] = 0
     return a, b
 
 
+def test_rows_of_few_nonzero_elements_are_listed() -> None:
+    """The tests below would otherwise say nothing of lists."""
+    from fastdrop.backends.cpu._tile import MR
+    from fastdrop.backends.cpu.dense import FULL, KC, LEAST_LISTED, list_panel
+
+    @load_numba().njit
+    def list_it(panel: Array, line: Array) -> None:
+        list_panel(panel, 0, KC, MR, line)
+
+    assert max(COLUMNS) > LEAST_LISTED
+    for nonzero, listed in zip(NONZERO, (False, True), strict=True):
+        a, _ = factors(MR, KC, 1, np.dtype(np.float32), nonzero)
+        panel, line = np.zeros(KC * MR + MR, np.float32), np.empty(KC * (MR + 2), np.float32)
+        panel[: a.size] = a.T.ravel()
+        list_it(panel, line)
+        assert (panel[KC * MR] != FULL) == listed
+        if listed:
+            np.testing.assert_array_equal(panel[KC * MR :], np.count_nonzero(a, axis=1))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("nonzero", NONZERO)
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_a_row_of_a_product_has_the_same_bits_in_any_company(depth: int, dtype: np.dtype) -> None:
+def test_a_row_of_a_product_has_the_same_bits_in_any_company(depth: int, nonzero: float, dtype: np.dtype) -> None:
     """Of few rows or many, of few columns or many, as the forward pass or either gradient does it."""
-    a, b = factors(MOST_ROWS, depth, max(COLUMNS), dtype)
+    a, b = factors(MOST_ROWS, depth, max(COLUMNS), dtype, nonzero)
     whole = forward(a, b)
     assert_not_vacuous(whole)
     assert not whole[0, 0]
@@ -150,10 +182,13 @@ def test_a_row_of_a_product_has_the_same_bits_in_any_company(depth: int, dtype: 
             assert_same_bits(product(contiguous(a[:rows]), part), whole[:rows, :columns])
 
 
+@pytest.mark.parametrize(("nonzero", "columns"), [(1, 33), (0.3, 160)])
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_a_product_that_is_packed_in_several_pieces(product: Callable[[Array, Array], Array]) -> None:
+def test_a_product_that_is_packed_in_several_pieces(
+    product: Callable[[Array, Array], Array], nonzero: float, columns: int
+) -> None:
     """More rows, and deeper, than are packed at a time."""
-    a, b = factors(1000, 1030, 33, np.dtype(np.float32))
+    a, b = factors(1000, 1030, columns, np.dtype(np.float32), nonzero)
     whole = product(a, b)
     assert_not_vacuous(whole)
     for first in (0, 300, 900):
@@ -161,9 +196,12 @@ def test_a_product_that_is_packed_in_several_pieces(product: Callable[[Array, Ar
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("input_rate", [0.2, 0.7])
 @pytest.mark.parametrize("kind", [RELU, GELU])
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_a_row_of_a_masked_layer_has_the_same_bits_in_any_company(depth: int, kind: ActivationKind, dtype: np.dtype) -> None:
+def test_a_row_of_a_masked_layer_has_the_same_bits_in_any_company(
+    depth: int, kind: ActivationKind, input_rate: float, dtype: np.dtype
+) -> None:
     cpu = select.backend("cpu")
     for columns in COLUMNS:
         x, weight = factors(MOST_ROWS, depth, columns, dtype)
@@ -172,7 +210,7 @@ def test_a_row_of_a_masked_layer_has_the_same_bits_in_any_company(depth: int, ki
         def forward(rows: int, x: Array = x, weight: Array = weight, bias: Array = bias) -> Array:
             masks = (
                 Mask(rate, KEY.on(stream)).bind((rows, width), as_matrix=True)
-                for stream, (rate, width) in enumerate(((0.2, x.shape[1]), (0.5, len(bias))))
+                for stream, (rate, width) in enumerate(((input_rate, x.shape[1]), (0.5, len(bias))))
             )
             return cpu.dense_forward(x[:rows], weight, bias, kind, *masks, False)[0]
 
@@ -199,13 +237,16 @@ def among_nans(array: Array) -> Array:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("depth", [1, 7, 8, 259])
-def test_nothing_beyond_the_edges_is_written_or_read(depth: int, dtype: np.dtype) -> None:
+def test_nothing_beyond_the_edges_is_written_or_read(depth: int, zeros: bool, dtype: np.dtype) -> None:
     """Integers: sums are exact, so that every element has one right value."""
     cpu = select.backend("cpu")
     for rows, columns in itertools.product(EDGE_ROWS, EDGE_COLUMNS):
         shapes = (rows, depth), (depth, columns), (columns,)
         x, weight, bias = (among_nans(small_integers(seed, shape, dtype)) for seed, shape in enumerate(shapes))
+        if zeros:
+            x[random_array(3, x.shape, dtype) < 0.4] = 0
         for row in (None, bias):
             y, check = guarded((rows, columns), dtype)
             assert cpu.dense_forward(x, weight, row, LINEAR, None, None, False, y)[0] is y

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from fastdrop.backends.cpu._vector import I64, element, first_lanes, load, splat, store, vector_type
+from fastdrop.backends.cpu._tile import VECTORS as PANEL_VECTORS
+from fastdrop.backends.cpu._tile import put_sums, tile_columns
+from fastdrop.backends.cpu._vector import I64, SIMD_BITS, element, first_lanes, load, splat, store, vector_type
 from fastdrop.backends.formulas._formula import multiply_add, with_body
 
 VECTORS = (12, 8, 4, 2, 1)
 """How many vectors of sums are held at a time."""
+GROUP = {512: 2, 256: 4, 128: 4}[SIMD_BITS]
+"""Panels that `multiply_listed` goes through at once: enough sums to hide the latency of an addition, and to stay in cache."""
 
 
 # add_listed(values, places, first, count, b, b_at, c, c_at, width): c += sum of listed rows of b
@@ -65,3 +71,68 @@ def add_listed(
 
     integer = types.intp
     return types.void(values, places, integer, integer, b, integer, c, integer, integer), code
+
+
+# multiply_listed(lists, at, count, b, b_at, panel, panels, c, c_at, columns, accumulate): a row of a times panels of b
+
+
+def _multiply_listed_body(
+    lists: Any, at: int, count: int, b: Any, b_at: int, panel: int, panels: int, c: Any, c_at: int, columns: int, accumulate: bool
+) -> None:
+    nr = int(tile_columns(c))
+    for first in range(0, min(panels * nr, columns), nr):
+        total = np.zeros(nr, c.dtype)
+        for t in range(at, at + 2 * count, 2):
+            row = b_at + first // nr * panel + int(lists[t + 1])
+            total += lists[t] * b[row : row + nr]
+        target = c[c_at + first : c_at + min(first + nr, columns)]
+        target[:] = total[: len(target)] + (target if accumulate else 0)
+
+
+@with_body(_multiply_listed_body)
+def multiply_listed(
+    _typing: Any, lists: Any, at: Any, count: Any, b: Any, b_at: Any, panel: Any, panels: Any, c: Any, c_at: Any,
+    columns: Any, accumulate: Any,
+) -> Any:  # fmt: skip
+    """``c[c_at + j] (+)= sum over t of lists[at + 2 t] * b_panel[lists[at + 2 t + 1] + j]``, t = 0 .. count - 1 in order.
+
+    Panels of b, NR columns wide, start at b_at and lie `panel` elements apart; `panels` of them, a literal, are taken. `columns`
+    may be fewer or more than they have. The sum is formed and added as `tile_product` does it.
+    """
+    if not isinstance(panels, types.IntegerLiteral):
+        return None
+    vector, lanes = vector_type(c)
+    suffix, many = f"v{lanes}f{c.dtype.bitwidth}", panels.literal_value * PANEL_VECTORS
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lists, at, count, b, b_at, panel, _panels, c, c_at, columns, accumulate = args
+        kinds = signature.args
+        entries, source = element(context, builder, kinds[0], lists, at), element(context, builder, kinds[3], b, b_at)
+        put = element(context, builder, kinds[7], c, c_at)
+        align = kinds[7].dtype.bitwidth // 8
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * lanes)) for _ in range(many)]
+        zero = ir.Constant(vector, [0.0] * lanes)
+        for total in sums:
+            builder.store(zero, total)
+        with cgutils.for_range(builder, count) as loop:
+            entry = builder.gep(entries, [builder.mul(loop.index, I64(2))])
+            factor = splat(builder, vector, builder.load(entry, align=align))
+            place = builder.fptosi(builder.load(builder.gep(entry, [I64(1)]), align=align), I64)
+            row = builder.gep(source, [place])
+            for i, total in enumerate(sums):
+                start = builder.gep(row, [builder.mul(panel, I64(i // PANEL_VECTORS))])
+                operand = load(builder, builder.gep(start, [I64(i % PANEL_VECTORS * lanes)]), vector, align)
+                builder.store(multiply_add(builder, factor, operand, builder.load(total), suffix), total)
+        tile = [builder.load(total) for total in sums]
+        adds = builder.icmp_unsigned("!=", accumulate, accumulate.type(0))
+        inside = [first_lanes(builder, lanes, builder.sub(columns, I64(i * lanes))) for i in range(many)]
+        whole = builder.icmp_signed(">=", columns, I64(many * lanes))
+        with builder.if_else(whole) as branches:
+            for branch, masks in zip(branches, (None, inside), strict=True):
+                with branch:
+                    put_sums(builder, tile, [builder.gep(put, [I64(i * lanes)]) for i in range(many)], adds, masks)
+        return context.get_dummy_value()
+
+    integer = types.intp
+    ends = c, integer, integer, types.boolean
+    return types.void(lists, integer, integer, b, integer, integer, panels, *ends), code

@@ -53,7 +53,7 @@ class ProductOperations(AbstractBackend):
         """Return the scratch of `dense.product_kernel`; pages that are not used take no memory."""
         scratch = self._scratch.products.get(dtype)
         if scratch is None:
-            packed, work = np.empty(dense.PACKED_SIZE, dtype), np.empty((self._threads, dense.WORK_SIZE), dtype)
+            packed, work = np.empty(dense.PACKED_SIZE, dtype), aligned_empty((self._threads, dense.WORK_SIZE), dtype)
             scratch = self._scratch.products[dtype] = packed, work, self._decision_scratch()
         return scratch
 

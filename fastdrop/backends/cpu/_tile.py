@@ -7,7 +7,6 @@ bodies define the operations, and the vector width never shows in a result.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from fastdrop._config import load_numba
@@ -100,17 +99,22 @@ def _emit_products(builder: Any, tall: int, depth: Any, left: Any, right: Any, v
     return tile
 
 
-def _emit_put(builder: Any, tile: list[Any], place: Callable[[int, int], Any], adds: Any, masks: list[Any] | None) -> None:
-    """Emit the stores of a tile, or of what the masks leave of it; `adds` is a condition."""
-    vector = tile[0].type
+def put_sums(builder: Any, sums: list[Any], pointers: list[Any], adds: Any, masks: list[Any] | None) -> None:
+    """Emit the stores of vectors of sums over a panel's depth, or of what the masks leave of them; `adds` is a condition.
+
+    A sum of -0.0, from products that underflow, becomes +0.0: so it does not matter where products with zeros were left out.
+    """
+    vector = sums[0].type
     align = 4 if vector.element == ir.FloatType() else 8
+    zero = ir.Constant(vector, [0.0] * vector.count)
+    totals = [builder.fadd(total, zero) for total in sums]
     with builder.if_else(adds) as branches:
         for branch, adding in zip(branches, (True, False), strict=True):
             with branch:
-                for i, total in enumerate(tile):
-                    pointer, mask = place(*divmod(i, VECTORS)), None if masks is None else masks[i]
-                    value = builder.fadd(load(builder, pointer, vector, align, mask), total) if adding else total
-                    store(builder, value, pointer, align, mask)
+                for i, total in enumerate(totals):
+                    mask = None if masks is None else masks[i]
+                    value = builder.fadd(load(builder, pointers[i], vector, align, mask), total) if adding else total
+                    store(builder, value, pointers[i], align, mask)
 
 
 @with_body(_tile_product_body)
@@ -136,8 +140,9 @@ def tile_product(
         wide = builder.icmp_signed(">=", columns, I64(VECTORS * lanes))
         inside = [first_lanes(builder, lanes, builder.sub(columns, I64(j * lanes))) for j in range(VECTORS)]
 
-        def place(row: int, j: int) -> Any:
-            return builder.gep(put, [builder.add(builder.mul(c_stride, I64(row)), I64(j * lanes))])
+        def places(tall: int) -> list[Any]:
+            rows = [builder.gep(put, [builder.mul(c_stride, I64(row))]) for row in range(tall)]
+            return [builder.gep(row, [I64(j * lanes)]) for row in rows for j in range(VECTORS)]
 
         end = builder.append_basic_block("tile_done")
         blocks = {tall: builder.append_basic_block(f"height_{tall}") for tall in HEIGHTS}
@@ -150,11 +155,11 @@ def tile_product(
             whole = builder.and_(wide, builder.icmp_signed(">=", rows, I64(tall)))
             with builder.if_else(whole) as (all_of_it, part):
                 with all_of_it:
-                    _emit_put(builder, tile, place, adds, None)
+                    put_sums(builder, tile, places(tall), adds, None)
                 with part:
                     present = [splat(builder, inside[0].type, builder.icmp_signed("<", I64(row), rows)) for row in range(tall)]
                     masks = [builder.and_(row, columns) for row in present for columns in inside]
-                    _emit_put(builder, tile, place, adds, masks)
+                    put_sums(builder, tile, places(tall), adds, masks)
             builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()

@@ -224,7 +224,7 @@ def patches_kernel(
                 end = min(depth, base + deep * KC)
                 pack_patch_rows(x, geometry, rows, tile * MR, tiles, base, end, own, starts[t])
                 multiply_rectangle(
-                    own, tile * MR, tiles, (0, tiles, 0, panels), (base, end, depth), b, PACKED, c, False, finish, c_drop,
+                    own, tile * MR, tiles, (0, tiles, 0, panels), (base, end, depth), b, PACKED, c, False, finish, c_drop, False,
                     work[t, PANELS_AT:], line, all_bits[t],
                 )  # fmt: skip
 
@@ -260,7 +260,7 @@ def patches_gradient_kernel(
                 pack_patch_columns(x, geometry, rows, tile * MR, tiles, k0, kc, own, starts[t])
                 multiply_rectangle(
                     own, tile * MR, tiles, (0, tiles, *part), (k0, k0 + kc, depth), dz, PLAIN, c, True, finish,
-                    c_drop, work[t, PANELS_AT:], line, all_bits[t],
+                    c_drop, False, work[t, PANELS_AT:], line, all_bits[t],
                 )  # fmt: skip
 
 

@@ -9,6 +9,9 @@ a is applied while it is packed; bias, activation and dropout on c when a row of
 
 Order of summation: for each element of c, panels of KC in order, each summed from 0 in order by multiply-adds and then added
 to c. KC is part of the definition of the result; everything else (tile, blocks, threads, what is packed) is not.
+
+Zeros of op(a), of dropped and of inactive units, are not multiplied where there are enough of them: the rows of a panel then
+become lists of their other elements. Products with zero add nothing, so that the result is the same, as long as b is finite.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import numpy as np
 from fastdrop._types import Array, Indices
 from fastdrop.backends.cpu import activations
 from fastdrop.backends.cpu._jit import device, kernel
+from fastdrop.backends.cpu._lists import GROUP, multiply_listed
 from fastdrop.backends.cpu._panels import A_PANEL, B_PANEL, copy_panel, transpose_panel
 from fastdrop.backends.cpu._tile import HEIGHTS, MR, NR, UNROLL, stream_rows, tile_columns, tile_product
 from fastdrop.backends.cpu._vector import LANES, numba
@@ -44,10 +48,16 @@ STRIP_SPARE = 2 * GROUP_BITS
 """Most decisions by which `decide` may round up a row of a strip."""
 STRIP_SIZE = SPAN * STRIP_TILES * MR // (STRIP_TILES * MR + STRIP_SPARE)
 """Most elements of a strip, whose rows are as many as can be decided at once."""
-LINE = max(STRIP_SIZE, KC * MR, PANELS_AT_ONCE * NR * MR)
-"""Elements of a thread's scratch for masked rows, and for sums of few rows."""
+LINE = max(STRIP_SIZE, KC * (MR + 2), PANELS_AT_ONCE * NR * MR)
+"""Elements of a thread's scratch for masked rows, for lists, and for sums of few rows."""
 OWN_SIZE = 1 << 15
 """Elements of op(a), as packed, up to which each thread packs for itself; more is packed by all threads for all."""
+LEAST_LISTED = 128
+"""Fewest columns of a product for listing elements of op(a) to be worth it."""
+MOST_LISTED = 7 / 16
+"""Most elements of a panel that are not zero for it to be listed."""
+FULL = -1
+"""In place of counts: the panel is not listed."""
 STREAM_ROWS = 16
 """Up to so many rows, packing b would cost more than it saves: its rows are read where they lie, STREAM_DEPTH at a time."""
 STREAM_DEPTH = 8
@@ -72,9 +82,10 @@ PACKED_SIZE = PACKED_AT_ONCE + PACKED_AT_ONCE // 4
 """Elements of op(a) as packed, with what lies between the panels."""
 PANELS_SIZE = PANELS_AT_ONCE * KC * NR + SLACK
 """Elements of op(b) as packed by a thread."""
-OWN_AT = LINE
+OWN_AT = -(-LINE // NR) * NR
 PANELS_AT = OWN_AT + OWN_SIZE
-WORK_SIZE = PANELS_AT + PANELS_SIZE
+WORK_SIZE = PANELS_AT + -(-PANELS_SIZE // NR) * NR
+"""Panels start with a cache line, so that no vector of them lies in two."""
 
 
 @lru_cache
@@ -184,11 +195,41 @@ def pack_columns(
 
 
 @device
+def list_panel(packed: Array, at: int, kc: int, height: int, line: Array) -> None:
+    """List the elements of a packed panel that are not zero, in its place, if they are few.
+
+    The list of a row starts at ``at + row * padded(kc)``: pairs of an element and its place in a panel of op(b), k * NR. How
+    many pairs there are stands behind the panel, a number for each row; or else `FULL`.
+    """
+    depth, nr = padded(kc), tile_columns(packed)
+    counts = at + depth * MR
+    packed[counts] = FULL
+    panel = packed[at : at + kc * height]
+    nonzero = 0
+    for t in range(len(panel)):
+        nonzero += panel[t] != 0
+    if nonzero > MOST_LISTED * len(panel):
+        return
+    for row in range(height):
+        n = row * depth
+        for k in range(kc):
+            value = panel[k * height + row]
+            line[n], line[n + 1] = value, k * nr
+            n += 2 if value != 0 else 0
+        if n > (row + 1) * depth:
+            packed[counts] = FULL
+            return
+        packed[counts + row] = (n - row * depth) // 2
+    for t in range(height * depth):
+        packed[at + t] = line[t]
+
+
+@device
 def pack_tiles(
-    a: Array, transposed: bool, drop: U64, i0: int, low: int, high: int, tiles: int, base: int, end: int, packed: Array,
-    line: Array, bits: U64,
+    a: Array, transposed: bool, drop: U64, i0: int, low: int, high: int, tiles: int, base: int, end: int, listed: bool,
+    packed: Array, line: Array, bits: U64,
 ) -> None:  # fmt: skip
-    """Pack tiles low .. high - 1 of rows i0.. of op(a), depth base .. end - 1."""
+    """Pack tiles low .. high - 1 of rows i0.. of op(a), depth base .. end - 1; panels may become lists where `listed`."""
     masked = drops(drop)
     for k0 in range(base, max(end, 1), KC):
         kc = min(KC, end - k0)
@@ -198,6 +239,11 @@ def pack_tiles(
             for tile in range(low, high):
                 to = panel_start(tile, tiles, k0 - base, kc)
                 pack_rows(a, drop, masked, i0 + tile * MR, k0, kc, packed, to, line, bits)
+        if listed:
+            rows = a.shape[1] if transposed else a.shape[0]
+            for tile in range(low, high):
+                to = panel_start(tile, tiles, k0 - base, kc)
+                list_panel(packed, to, kc, tile_height(rows - i0 - tile * MR), line)
 
 
 @device
@@ -236,7 +282,7 @@ def stream(
                 for row in range(rows):
                     source = start + deep * columns
                     stream_rows(a, to + deep * height + row, height, b_flat, source, columns, sums, row * width, width, 1, 1)
-    zero = c.dtype.type(0.0 if kc % UNROLL else -0.0)  # where zeros fill up a packed panel, its -0.0 becomes +0.0
+    zero = c.dtype.type(0)  # -0.0 becomes +0.0, as in a tile
     for row in range(rows):
         total, target = sums[row * width : (row + 1) * width], c[i + row, left:right]
         if accumulate:
@@ -245,6 +291,25 @@ def stream(
         else:
             for j in range(width):
                 target[j] = total[j] + zero
+
+
+@device
+def multiply_lists(
+    packed: Array, at: int, kc: int, b: Array, start: int, c: Array, i: int, stop: int, left: int, right: int, accumulate: bool
+) -> None:
+    """Multiply a listed panel with panels of op(b), from element `start` on, and put or add the result to c."""
+    depth, columns, nr = padded(kc), c.shape[1], tile_columns(c)
+    flat, panel = c.reshape(c.size), depth * nr
+    for j in range(left, right, GROUP * nr):
+        for row in range(i, stop):
+            lists, count = at + (row - i) * depth, int(packed[at + depth * MR + row - i])
+            source, to = start + (j - left) * depth, row * columns + j
+            if right - j > (GROUP - 1) * nr:
+                multiply_listed(packed, lists, count, b, source, panel, GROUP, flat, to, right - j, accumulate)
+            else:
+                for first in range(0, right - j, nr):
+                    place = source + first * depth
+                    multiply_listed(packed, lists, count, b, place, panel, 1, flat, to + first, right - j - first, accumulate)
 
 
 @kernel
@@ -286,9 +351,12 @@ def pack_units_kernel(b: Array, chosen_rows: Indices, chosen_columns: Indices, p
 @device
 def multiply_rectangle(
     packed: Array, i0: int, tiles: int, part: Part, depths: tuple[int, int, int], b: Array, b_form: int, c: Array,
-    accumulate: bool, finish: Finish, drop: U64, panels: Array, sums: Array, bits: U64,
+    accumulate: bool, finish: Finish, drop: U64, listed: bool, panels: Array, sums: Array, bits: U64,
 ) -> None:  # fmt: skip
-    """Do all that there is to do for a part of c and depths base .. end - 1, of `depth` altogether."""
+    """Do all that there is to do for a part of c and depths base .. end - 1, of `depth` altogether.
+
+    Where `listed`, counts stand behind the packed panels; see `list_panel`.
+    """
     low, high, first, last = part
     base, end, depth = depths
     rows, columns = c.shape
@@ -310,6 +378,8 @@ def multiply_rectangle(
                 stop, height = min(rows, i + MR), tile_height(rows - i)
                 if streamed:
                     stream(packed, at, height, b, k0, kc, c, i, stop, left, right, adds, sums)
+                elif listed and packed[at + padded(kc) * MR] != FULL:
+                    multiply_lists(packed, at, kc, source, start, c, i, stop, left, right, adds)
                 else:
                     for j in range(left, right, nr):
                         panel_at, to = start + (j - left) * padded(kc), i * columns + j
@@ -342,6 +412,7 @@ def product_kernel(
     rows, columns = c.shape
     depth, nr = a.shape[0] if a_transposed else a.shape[1], tile_columns(c)
     all_tiles, all_panels = (rows + MR - 1) // MR, (columns + nr - 1) // nr
+    listed = columns >= LEAST_LISTED and (rows > STREAM_ROWS or b_form != PLAIN)
     tiles_at_once, depth_at_once = packing(all_tiles, depth)
     chunks = (all_tiles + tiles_at_once - 1) // tiles_at_once
     for chunk in range(chunks):
@@ -362,12 +433,12 @@ def product_kernel(
                         low, high = t * tiles // threads, (t + 1) * tiles // threads
                     line = work[t, :OWN_AT]
                     if phase == 0 or not shared:
-                        pack_tiles(a, a_transposed, a_drop, i0, low, high, tiles, base, end, own, line, all_bits[t])
+                        pack_tiles(a, a_transposed, a_drop, i0, low, high, tiles, base, end, listed, own, line, all_bits[t])
                     if phase == 1:
                         first, last = t % across * all_panels // across, (t % across + 1) * all_panels // across
                         multiply_rectangle(
                             own, i0, tiles, (low, high, first, last), (base, end, depth), b, b_form, c, accumulate, finish,
-                            c_drop, work[t, PANELS_AT:], line, all_bits[t],
+                            c_drop, listed, work[t, PANELS_AT:], line, all_bits[t],
                         )  # fmt: skip
                         if end == depth and update[0] != NO_UPDATE:
                             update_rows(update, c, i0 + low * MR, min(rows, i0 + high * MR))
