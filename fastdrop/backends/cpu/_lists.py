@@ -73,6 +73,58 @@ def add_listed(
     return types.void(values, places, integer, integer, b, integer, c, integer, integer), code
 
 
+# list_row(panel, at, height, depth, step, lists, to): the elements of a row of a panel that are not zero
+
+
+def _integers(lists: Any) -> Any:
+    """Return the elements of lists as integers of their width."""
+    return lists.view(f"i{lists.itemsize}")
+
+
+def _list_row_body(panel: Any, at: int, height: int, depth: int, step: int, lists: Any, to: int) -> int:
+    n = to
+    for k in range(depth):
+        value = panel[at + k * height]
+        lists[n], _integers(lists)[n + 1] = value, k * step
+        n += 2 * int(value != 0)
+    return (n - to) // 2
+
+
+@with_body(_list_row_body)
+def list_row(_typing: Any, panel: Any, at: Any, height: Any, depth: Any, step: Any, lists: Any, to: Any) -> Any:
+    """List the elements ``panel[at + k * height]``, k < depth, that are not zero: from ``lists[to]`` on, and return how many.
+
+    An entry of the list is the element, then ``k * step`` as an integer of the same width. What lies within two elements for
+    each k is overwritten.
+    """
+    width = panel.dtype.bitwidth
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        panel, at, height, depth, step, lists, to = args
+        integer = ir.IntType(width)
+        source = builder.bitcast(element(context, builder, signature.args[0], panel, at), integer.as_pointer())
+        put = builder.bitcast(element(context, builder, signature.args[5], lists, to), integer.as_pointer())
+        before, body, done = builder.block, *(builder.append_basic_block(name) for name in ("list_body", "list_done"))
+        builder.branch(body)
+        builder.position_at_end(body)
+        phis = [builder.phi(I64) for _ in range(3)]
+        k, place, n = phis
+        value = builder.load(builder.gep(source, [builder.mul(k, height)]), align=width // 8)
+        builder.store(value, builder.gep(put, [n]), align=width // 8)
+        small = builder.trunc(place, integer) if width < 64 else place
+        builder.store(small, builder.gep(put, [builder.add(n, I64(1))]), align=width // 8)
+        kept = builder.icmp_unsigned("!=", builder.shl(value, integer(1)), integer(0))  # both zeros are without the sign
+        after = builder.add(k, I64(1)), builder.add(place, step), builder.add(n, builder.shl(builder.zext(kept, I64), I64(1)))
+        for phi, next_one in zip(phis, after, strict=True):
+            phi.add_incoming(I64(0), before)
+            phi.add_incoming(next_one, body)
+        builder.cbranch(builder.icmp_signed("<", after[0], depth), body, done)
+        builder.position_at_end(done)
+        return builder.lshr(after[2], I64(1))
+
+    return types.intp(panel, *[types.intp] * 4, lists, types.intp), code
+
+
 # multiply_listed(lists, at, count, b, b_at, panel, panels, c, c_at, columns, accumulate): a row of a times panels of b
 
 
@@ -83,7 +135,7 @@ def _multiply_listed_body(
     for first in range(0, min(panels * nr, columns), nr):
         total = np.zeros(nr, c.dtype)
         for t in range(at, at + 2 * count, 2):
-            row = b_at + first // nr * panel + int(lists[t + 1])
+            row = b_at + first // nr * panel + int(_integers(lists)[t + 1])
             total += lists[t] * b[row : row + nr]
         target = c[c_at + first : c_at + min(first + nr, columns)]
         target[:] = total[: len(target)] + (target if accumulate else 0)
@@ -94,8 +146,9 @@ def multiply_listed(
     _typing: Any, lists: Any, at: Any, count: Any, b: Any, b_at: Any, panel: Any, panels: Any, c: Any, c_at: Any,
     columns: Any, accumulate: Any,
 ) -> Any:  # fmt: skip
-    """``c[c_at + j] (+)= sum over t of lists[at + 2 t] * b_panel[lists[at + 2 t + 1] + j]``, t = 0 .. count - 1 in order.
+    """Multiply a row that `list_row` listed, `count` entries from ``lists[at]`` on, with panels of b: c (+)= the sums.
 
+    An entry's place is where its row of a panel of b starts.
     Panels of b, NR columns wide, start at b_at and lie `panel` elements apart; `panels` of them, a literal, are taken. `columns`
     may be fewer or more than they have. The sum is formed and added as `tile_product` does it.
     """
@@ -117,7 +170,9 @@ def multiply_listed(
         with cgutils.for_range(builder, count) as loop:
             entry = builder.gep(entries, [builder.mul(loop.index, I64(2))])
             factor = splat(builder, vector, builder.load(entry, align=align))
-            place = builder.fptosi(builder.load(builder.gep(entry, [I64(1)]), align=align), I64)
+            integer = ir.IntType(8 * align)
+            number = builder.load(builder.bitcast(builder.gep(entry, [I64(1)]), integer.as_pointer()), align=align)
+            place = builder.sext(number, I64) if align < 8 else number
             row = builder.gep(source, [place])
             for i, total in enumerate(sums):
                 start = builder.gep(row, [builder.mul(panel, I64(i // PANEL_VECTORS))])

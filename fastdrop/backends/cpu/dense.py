@@ -24,7 +24,7 @@ import numpy as np
 from fastdrop._types import Array, Indices
 from fastdrop.backends.cpu import activations
 from fastdrop.backends.cpu._jit import device, kernel
-from fastdrop.backends.cpu._lists import GROUP, multiply_listed
+from fastdrop.backends.cpu._lists import GROUP, list_row, multiply_listed
 from fastdrop.backends.cpu._panels import A_PANEL, B_PANEL, copy_panel, transpose_panel
 from fastdrop.backends.cpu._tile import HEIGHTS, MR, NR, UNROLL, stream_rows, tile_columns, tile_product
 from fastdrop.backends.cpu._vector import LANES, numba
@@ -198,8 +198,8 @@ def pack_columns(
 def list_panel(packed: Array, at: int, kc: int, height: int, line: Array) -> None:
     """List the elements of a packed panel that are not zero, in its place, if they are few.
 
-    The list of a row starts at ``at + row * padded(kc)``: pairs of an element and its place in a panel of op(b), k * NR. How
-    many pairs there are stands behind the panel, a number for each row; or else `FULL`.
+    The list of a row starts at ``at + row * padded(kc)``; the place of an element is that of its row in a panel of op(b). How
+    many entries there are stands behind the panel, a number for each row; or else `FULL`.
     """
     depth, nr = padded(kc), tile_columns(packed)
     counts = at + depth * MR
@@ -208,20 +208,19 @@ def list_panel(packed: Array, at: int, kc: int, height: int, line: Array) -> Non
     nonzero = 0
     for t in range(len(panel)):
         nonzero += panel[t] != 0
-    if nonzero > MOST_LISTED * len(panel):
+    if kc == 0 or nonzero > MOST_LISTED * len(panel):
         return
     for row in range(height):
-        n = row * depth
-        for k in range(kc):
-            value = panel[k * height + row]
-            line[n], line[n + 1] = value, k * nr
-            n += 2 if value != 0 else 0
-        if n > (row + 1) * depth:
+        count = list_row(packed, at + row, height, kc, nr, line, row * depth)
+        if 2 * count > depth:
             packed[counts] = FULL
             return
-        packed[counts + row] = (n - row * depth) // 2
-    for t in range(height * depth):
-        packed[at + t] = line[t]
+        packed[counts + row] = count
+    for row in range(height):
+        first, size = row * depth, 2 * int(packed[counts + row])
+        target, source = packed[at + first : at + first + size], line[first : first + size]
+        for t in range(size):
+            target[t] = source[t]
 
 
 @device
