@@ -188,6 +188,32 @@ def monte_carlo(results: Results) -> str:
     return by_library(results, columns, milliseconds, [f"batch {batch}" for batch in batches])
 
 
+def convolutions(results: Results) -> str:
+    """Convolutions of the network for CIFAR-10, in milliseconds; torch's in the faster of its memory layouts, each time."""
+    torch = "torch eager"
+    body = []
+    for threads in results.values("threads", operation="convolution"):
+        ratios = []
+        for extent, channels in dict.fromkeys((row["extent"], row["channels"]) for row in results.pick(operation="convolution")):
+            facts = {"operation": "convolution", "threads": threads, "extent": extent, "channels": channels}
+            found = {
+                library: [results.median(library=library, kind=kind, **facts) for kind in PRODUCTS_OF_BACKWARD]
+                for library in (OWN, torch)
+            }
+            totals = {library: None if None in each else sum(each) for library, each in found.items()}  # type: ignore[arg-type]
+            ratios.append(ratio(totals[torch], totals[OWN]))
+            cells = [milliseconds(value) for each in zip(*found.values(), strict=True) for value in each]
+            body.append([threads, f"{extent} x {extent} x {channels}", *cells, times(ratios[-1])])
+        body.append([threads, "geometric mean", *[""] * (2 * len(PRODUCTS_OF_BACKWARD)), times(mean(ratios))])
+    head = [f"{kind}, {library}" for kind in PRODUCTS_OF_BACKWARD for library in (OWN, torch)]
+    return table(["threads", "images", *head, "all three: times as fast"], body)
+
+
+def image_steps(results: Results) -> str:
+    """Training steps of the network for CIFAR-10, in milliseconds."""
+    return by_library(results, [{"operation": "image_step"}, {"operation": "image_fit"}], milliseconds, ["step", "`fit`"])
+
+
 def serving(results: Results) -> str:
     """Calls a second from several Python threads."""
     body = []
@@ -299,6 +325,8 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "Serving": ("inference", serving),
     "Monte-Carlo dropout": ("monte_carlo", monte_carlo),
     "Skipping": ("sharing", sharing),
+    "Convolution": ("convolution", convolutions),
+    "Network for CIFAR-10": ("convolution", image_steps),
     "Dropout": ("dropout", dropout),
     **{f"Roofline: {suite}": (suite, roofline) for suite in ROOFLINE},
     "Growth": ("growth", outliers),
