@@ -226,8 +226,8 @@ def serving(results: Results) -> str:
     return table(["batch", *(f"calls a second, {callers} Python thread(s)" for callers in results.values("callers"))], body)
 
 
-def dropout(results: Results) -> str:
-    """Elementwise dropout, forward, in nanoseconds an element."""
+def elementwise(results: Results, operation: str) -> str:
+    """Elementwise noise, forward, in nanoseconds an element; with one thread up to 2^16 elements, else with all."""
     threads, rates = results.values("threads"), results.values("rate")
     columns = [
         (elements, rate, threads[0] if elements <= 1 << 16 else threads[-1])
@@ -237,7 +237,7 @@ def dropout(results: Results) -> str:
     body = []
     for library in results.libraries():
         facts = [{"elements": n, "rate": rate, "threads": count, "library": library} for n, rate, count in columns]
-        found = [results.median(operation="dropout", backward=False, **each) for each in facts]
+        found = [results.median(operation=operation, backward=False, **each) for each in facts]
         if any(found):
             body.append([library, *(_per_element(value, n) for value, (n, _, _) in zip(found, columns, strict=True))])
         copies = [results.median(operation="scaled_copy", library=library, elements=n, threads=count) for n, _, count in columns]
@@ -327,7 +327,8 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "Skipping": ("sharing", sharing),
     "Convolution": ("convolution", convolutions),
     "Network for CIFAR-10": ("convolution", image_steps),
-    "Dropout": ("dropout", dropout),
+    "Dropout": ("dropout", lambda results: elementwise(results, "dropout")),
+    "Gaussian dropout": ("noise", lambda results: elementwise(results, "gaussian_dropout")),
     **{f"Roofline: {suite}": (suite, roofline) for suite in ROOFLINE},
     "Growth": ("growth", outliers),
 }

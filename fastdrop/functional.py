@@ -122,6 +122,7 @@ def dense(
     Notes
     -----
     The sum over fan_in runs in one fixed order: results do not depend on threads, on memory layout or on how a batch is cut.
+    Zeros of x, where there are many, are left out of it: with weights that are not finite, they may or may not give NaN.
     ``activation="softmax"`` is done in separate passes.
 
     Source: Srivastava et al. 2014, section 4: ``y~ = r * y``, ``z = W y~ + b``, ``y = f(z)``.
