@@ -65,6 +65,11 @@ def mean(values: Iterable[float | None]) -> float | None:
     return geometric_mean(known) if known and None not in known else None  # type: ignore[arg-type]
 
 
+def total(values: Sequence[float | None]) -> float | None:
+    """Return the sum; None where a value is missing."""
+    return None if None in values else sum(values)  # type: ignore[arg-type]
+
+
 def ratio(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a / b
 
@@ -148,7 +153,7 @@ def _bare(results: Results, libraries: Sequence[str], shape: dict[str, int], thr
     """Return the time of the products alone, each in the fastest of the libraries."""
     facts = {"operation": "product", "threads": threads, "dtype": "float32", **shape}
     found = [least(results.median(library=library, kind=kind, **facts) for library in libraries) for kind in kinds]
-    return None if None in found else sum(found)  # type: ignore[arg-type]
+    return total(found)
 
 
 def by_library(
@@ -200,8 +205,7 @@ def convolutions(results: Results) -> str:
                 library: [results.median(library=library, kind=kind, **facts) for kind in PRODUCTS_OF_BACKWARD]
                 for library in (OWN, torch)
             }
-            totals = {library: None if None in each else sum(each) for library, each in found.items()}  # type: ignore[arg-type]
-            ratios.append(ratio(totals[torch], totals[OWN]))
+            ratios.append(ratio(total(found[torch]), total(found[OWN])))
             cells = [milliseconds(value) for each in zip(*found.values(), strict=True) for value in each]
             body.append([threads, f"{extent} x {extent} x {channels}", *cells, times(ratios[-1])])
         body.append([threads, "geometric mean", *[""] * (2 * len(PRODUCTS_OF_BACKWARD)), times(mean(ratios))])

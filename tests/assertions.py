@@ -13,6 +13,8 @@ Array = npt.NDArray[Any]
 
 GUARD = 64
 """Elements on each side of a guarded buffer."""
+NANS = 600
+"""Elements around an input: more than a row of a matrix or of an image."""
 
 
 def _first(wrong: Array, got: Array, wanted: Array) -> str:
@@ -77,6 +79,14 @@ def assert_not_vacuous(values: Array, least: float = 0.05) -> None:
     """Vacuity guard: at least a share `least` of the values is neither zero nor NaN."""
     share = float(np.mean((values != 0) & np.isfinite(values)))
     assert share >= least, f"vacuous: only {share:.1%} of the expected values are finite and non-zero"
+
+
+def among_nans(array: Array) -> Array:
+    """The array within memory full of NaN."""
+    memory = np.full(array.size + 2 * NANS, np.nan, array.dtype)
+    view = memory[NANS : NANS + array.size].reshape(array.shape)
+    view[...] = array
+    return view
 
 
 def guarded(shape: tuple[int, ...], dtype: npt.DTypeLike) -> tuple[Array, Callable[[], None]]:

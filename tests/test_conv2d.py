@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from assertions import (
+    among_nans,
     assert_agree,
     assert_at_most_twice_the_error,
     assert_near,
@@ -409,17 +410,6 @@ def test_error_is_at_most_twice_that_of_plain_numpy(
 
 # What is written and read, and what is not
 
-NANS = 600
-"""Elements around an input: more than a row of an image."""
-
-
-def _among_nans(array: Array) -> Array:
-    """The array within memory full of NaN."""
-    memory = np.full(array.size + 2 * NANS, np.nan, array.dtype)
-    view = memory[NANS : NANS + array.size].reshape(array.shape)
-    view[...] = array
-    return view
-
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @NAMED
@@ -427,10 +417,10 @@ def test_nothing_beyond_the_edges_is_written_or_read(backend: AbstractBackend, g
     case = _case(geometry, make=small_integers, dtype=dtype, kind=RELU, output_mask=HALF)
     y, z = case.forward(backend)
     wanted = case.backward(backend, y, z)
-    around = dataclasses.replace(case, **{name: _among_nans(getattr(case, name)) for name in ("x", "weight", "bias", "dy")})
+    around = dataclasses.replace(case, **{name: among_nans(getattr(case, name)) for name in ("x", "weight", "bias", "dy")})
     assert_same_bits(around.forward(backend)[0], y)
     (dweight, check_weight), (dbias, check_bias) = guarded(case.weight.shape, dtype), guarded((geometry.filters,), dtype)
-    dx = backend.conv2d_backward(*around.arguments(_among_nans(y), z), True, dweight, dbias, accumulate=False)
+    dx = backend.conv2d_backward(*around.arguments(among_nans(y), z), True, dweight, dbias, accumulate=False)
     check_weight()
     check_bias()
     for mine, right in zip((dx, dweight, dbias), wanted, strict=True):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from assertions import assert_not_vacuous, assert_same_bits, guarded
+from assertions import among_nans, assert_not_vacuous, assert_same_bits, guarded
 from strategies import DTYPES, random_array, small_integers
 from subprocesses import finish, start
 
@@ -224,16 +224,6 @@ def test_a_row_of_a_masked_layer_has_the_same_bits_in_any_company(
 
 EDGE_ROWS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 16, 17, 24, 25, 37]
 EDGE_COLUMNS = [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 65, 127, 129, 257]
-NANS = 300
-"""Elements around an input: more than a row."""
-
-
-def among_nans(array: Array) -> Array:
-    """The array within memory full of NaN."""
-    memory = np.full(array.size + 2 * NANS, np.nan, array.dtype)
-    view = memory[NANS : NANS + array.size].reshape(array.shape)
-    view[...] = array
-    return view
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

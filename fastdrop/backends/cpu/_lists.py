@@ -164,9 +164,6 @@ def multiply_listed(
         put = element(context, builder, kinds[7], c, c_at)
         align = kinds[7].dtype.bitwidth // 8
         sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * lanes)) for _ in range(many)]
-        zero = ir.Constant(vector, [0.0] * lanes)
-        for total in sums:
-            builder.store(zero, total)
         with cgutils.for_range(builder, count) as loop:
             entry = builder.gep(entries, [builder.mul(loop.index, I64(2))])
             factor = splat(builder, vector, builder.load(entry, align=align))
