@@ -65,7 +65,13 @@ class Study:
         self.networks: Groups = {
             "no dropout": [replace(large, epochs=epochs or 30)],
             "dropout": [dropout],
-            "dropout, max-norm": [replace(dropout, max_norm=1.0)],
+            "dropout, max-norm": [
+                replace(dropout, max_norm=1.0),
+                replace(dropout, max_norm=2.0),
+                replace(dropout, max_norm=1.0, learning_rate=0.002),
+                replace(dropout, max_norm=1.0, batch_size=64),
+                replace(dropout, max_norm=2.0, learning_rate=0.1, momentum=0.95),
+            ],
         }
         small = replace(large, hidden="1024-1024", epochs=epochs or 20)
         self.sharings: Groups = {
