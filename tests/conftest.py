@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")  # before anything imports Numba; 0 is for a machine with a GPU
+
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
+from device import SIMULATED, OnDevice
 
 from fastdrop import activations, functional
 from fastdrop.backends import select
 from fastdrop.backends.base import AbstractBackend
 
-BACKENDS = ["reference", "cpu"]
+BACKENDS = ["reference", "cpu", "cuda"]
 
 hypothesis.settings.register_profile(
     "fastdrop",
@@ -28,15 +32,18 @@ hypothesis.settings.load_profile("fastdrop")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With the JIT off, kernels are scalar NumPy code, which warns of overflow and NaN where compiled code is silent."""
+    """With the JIT off, and simulated, kernels are scalar NumPy code, which warns of overflow and NaN where others are silent."""
     if os.environ.get("NUMBA_DISABLE_JIT") == "1":
         config.addinivalue_line("filterwarnings", "ignore:.* encountered in:RuntimeWarning")
+    if SIMULATED:
+        config.addinivalue_line("filterwarnings", "ignore:.* encountered in scalar:RuntimeWarning")
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> AbstractBackend:
     """Each backend in turn, through the seam."""
-    return select.backend(request.param)
+    found = select.backend(request.param)
+    return OnDevice(found) if request.param == "cuda" else found
 
 
 @pytest.fixture(scope="module")

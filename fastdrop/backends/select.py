@@ -8,7 +8,7 @@ from functools import cache
 from fastdrop import _validate
 from fastdrop.backends.base import AbstractBackend
 
-BACKENDS = ("cpu", "reference")
+BACKENDS = ("cpu", "reference", "cuda")
 BACKEND_VARIABLE = "FASTDROP_BACKEND"
 """Environment variable that replaces the CPU backend by name, e.g. ``reference`` to audit a result."""
 
@@ -26,6 +26,10 @@ def backend(name: str) -> AbstractBackend:
         from fastdrop.backends.reference.backend import ReferenceBackend
 
         return ReferenceBackend()
+    if name == "cuda":
+        from fastdrop.backends.cuda.backend import CudaBackend
+
+        return CudaBackend()
     from fastdrop.backends.cpu.backend import CpuBackend
 
     return CpuBackend()

@@ -1,12 +1,13 @@
-"""What shared formulas are written with: the one decorator, and two scalar operations that plain Python cannot say.
+"""What shared formulas are written with: the one decorator, and scalar operations that plain Python cannot say.
 
-Each operation carries a plain Python body, which is what runs with NUMBA_DISABLE_JIT=1.
+Each operation carries a plain Python body, which is what runs with NUMBA_DISABLE_JIT=1, and in a simulated kernel: there,
+formulas are made again, for `PLAIN` in place of `COMPILED`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -42,18 +43,23 @@ def with_body(body: Code) -> Callable[[Code], Code]:
 def by_dtype(single: Code, double: Code) -> Code:
     """Make a function that is `single` where its first argument is a float32, and `double` where it is a float64."""
 
-    def function(x: Any, *rest: Any) -> Any:
-        return double(x, *rest) if isinstance(x, float) else single(x, *rest)
-
+    function = _by_dtype_body(single, double)
     if not JIT_DISABLED:
         choices = (lambda x, *rest: double(x, *rest)), (lambda x, *rest: single(x, *rest))  # noqa: PLW0108  (plain functions)
         overload(function)(lambda x, *rest: choices[x == types.float32])  # noqa: ARG005
     return function
 
 
+def _by_dtype_body(single: Code, double: Code) -> Code:
+    def function(x: Any, *rest: Any) -> Any:
+        return double(x, *rest) if isinstance(x, float) else single(x, *rest)
+
+    return function
+
+
 def multiply_add(builder: Any, a: Any, b: Any, c: Any, suffix: str) -> Any:
-    """Emit a * b + c, in one rounding where the host can; in two, rather than by a slow library call, elsewhere."""
-    if not HAS_FMA:
+    """Emit a * b + c, in one rounding where the machine can; in two, rather than by a slow library call, elsewhere."""
+    if not (HAS_FMA or builder.module.triple.startswith("nvptx")):
         return builder.fadd(builder.fmul(a, b), c)
     function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(a.type, [a.type] * 3), f"llvm.fma.{suffix}")
     return builder.call(function, [a, b, c])
@@ -115,3 +121,20 @@ def from_bits(_typing: Any, i: Any) -> Any:
     return number(i), lambda context, builder, signature, args: builder.bitcast(
         args[0], context.get_value_type(signature.return_type)
     )
+
+
+class Target(NamedTuple):
+    """What formulas are made of: the decorator, the scalar operations, and how two dtypes become one function."""
+
+    formula: Callable[[Any], Any]
+    select: Code
+    fma: Code
+    bits_of: Code
+    from_bits: Code
+    by_dtype: Callable[[Code, Code], Code]
+
+
+COMPILED: Final = Target(formula, select, fma, bits_of, from_bits, by_dtype)
+"""For kernels of any backend."""
+PLAIN: Final = Target(lambda function: function, _select_body, _fma_body, _bits_body, _from_bits_body, _by_dtype_body)
+"""For kernels that are simulated: compiled formulas cannot be called from Python."""

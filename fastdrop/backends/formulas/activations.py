@@ -20,12 +20,18 @@ from typing import Any
 import numpy as np
 
 from fastdrop.backends.base import SELU_ALPHA, SELU_SCALE
-from fastdrop.backends.formulas._formula import bits_of, by_dtype, fma, formula, from_bits, select
-from fastdrop.backends.formulas.elementary import DOUBLE, SINGLE
+from fastdrop.backends.formulas import elementary
+from fastdrop.backends.formulas._formula import COMPILED, Target
+
+NAMES = (
+    "exp", "log1p", "sigmoid", "sigmoid_grad", "tanh", "tanh_grad", "gelu", "gelu_grad", "silu", "silu_grad", "selu", "selu_grad",
+    "softplus", "heaviside",
+)  # fmt: skip
 
 
-def _make(f: SimpleNamespace) -> SimpleNamespace:
-    """Compile the activations of one dtype from its elementary functions."""
+def _make(target: Target, f: SimpleNamespace) -> SimpleNamespace:
+    """Make the activations of one dtype from its elementary functions."""
+    formula, select, fma, bits_of, from_bits, _ = target
     zero, one, two, number, integer = f.zero, f.one, f.two, f.number, f.integer
     exp, expm1, log1p, normal_tail, logistic_parts = f.exp, f.expm1, f.log1p, f.normal_tail, f.logistic_parts
     four, scale, scale_alpha = number(4.0), number(SELU_SCALE), number(SELU_SCALE * SELU_ALPHA)
@@ -97,22 +103,27 @@ def _make(f: SimpleNamespace) -> SimpleNamespace:
     def heaviside(z: Any) -> Any:
         return select(z >= zero, one, select(z < zero, zero, z))
 
-    return SimpleNamespace(**{name: value for name, value in locals().items() if name not in ("f", "number")})
+    return SimpleNamespace(**{name: value for name, value in locals().items() if name in NAMES})
 
 
-_SINGLE, _DOUBLE = _make(SINGLE), _make(DOUBLE)
+def make(target: Target) -> SimpleNamespace:
+    """Return the functions called NAMES, each for both dtypes."""
+    single, double = (_make(target, functions) for functions in elementary.make(target))
+    return SimpleNamespace(**{name: target.by_dtype(getattr(single, name), getattr(double, name)) for name in NAMES})
 
-exp = by_dtype(_SINGLE.exp, _DOUBLE.exp)
-log1p = by_dtype(_SINGLE.log1p, _DOUBLE.log1p)
-sigmoid = by_dtype(_SINGLE.sigmoid, _DOUBLE.sigmoid)
-sigmoid_grad = by_dtype(_SINGLE.sigmoid_grad, _DOUBLE.sigmoid_grad)
-tanh = by_dtype(_SINGLE.tanh, _DOUBLE.tanh)
-tanh_grad = by_dtype(_SINGLE.tanh_grad, _DOUBLE.tanh_grad)
-gelu = by_dtype(_SINGLE.gelu, _DOUBLE.gelu)
-gelu_grad = by_dtype(_SINGLE.gelu_grad, _DOUBLE.gelu_grad)
-silu = by_dtype(_SINGLE.silu, _DOUBLE.silu)
-silu_grad = by_dtype(_SINGLE.silu_grad, _DOUBLE.silu_grad)
-selu = by_dtype(_SINGLE.selu, _DOUBLE.selu)
-selu_grad = by_dtype(_SINGLE.selu_grad, _DOUBLE.selu_grad)
-softplus = by_dtype(_SINGLE.softplus, _DOUBLE.softplus)
-heaviside = by_dtype(_SINGLE.heaviside, _DOUBLE.heaviside)
+
+_compiled = make(COMPILED)
+exp = _compiled.exp
+log1p = _compiled.log1p
+sigmoid = _compiled.sigmoid
+sigmoid_grad = _compiled.sigmoid_grad
+tanh = _compiled.tanh
+tanh_grad = _compiled.tanh_grad
+gelu = _compiled.gelu
+gelu_grad = _compiled.gelu_grad
+silu = _compiled.silu
+silu_grad = _compiled.silu_grad
+selu = _compiled.selu
+selu_grad = _compiled.selu_grad
+softplus = _compiled.softplus
+heaviside = _compiled.heaviside

@@ -17,12 +17,13 @@ by tests.
 from __future__ import annotations
 
 import math
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from fastdrop.backends.formulas._formula import bits_of, fma, formula, from_bits, select
+from fastdrop.backends.formulas._formula import Target
 
 EXP_32 = (0.0013926213141530752, 0.008363203145563602, 0.041666556149721146, 0.16666576266288757, 0.5)
 EXP_64 = (
@@ -61,10 +62,11 @@ LN2_HIGH_64, LN2_LOW_64 = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 
 
 def _make(
-    number: Any, integer: Any, mantissa: int, ln2: tuple[float, float], exp_c: Any, log1p_c: Any, sin_c: Any, cos_c: Any,
-    tail_v: Any, tail_w: Any,
+    target: Target, number: Any, integer: Any, mantissa: int, ln2: tuple[float, float], exp_c: Any, log1p_c: Any, sin_c: Any,
+    cos_c: Any, tail_v: Any, tail_w: Any,
 ) -> SimpleNamespace:  # fmt: skip
-    """Compile the functions of one dtype."""
+    """Make the functions of one dtype."""
+    formula, select, fma, bits_of, from_bits, _ = target
     exponent_bias = (1 << (8 * np.dtype(number).itemsize - mantissa - 2)) - 1
     magic = number(1.5 * 2.0**mantissa + exponent_bias)  # adding it rounds to an integer and leaves that, biased, in the low bits
     shift, log2_e, ln2_high, ln2_low = integer(mantissa), number(LOG2_E), number(ln2[0]), number(ln2[1])
@@ -144,5 +146,14 @@ def _make(
     )  # fmt: skip
 
 
-SINGLE = _make(np.float32, np.int32, 23, (LN2_HIGH_32, LN2_LOW_32), EXP_32, LOG1P_32, SIN_32, COS_32, TAIL_V_32, TAIL_W_32)
-DOUBLE = _make(np.float64, np.int64, 52, (LN2_HIGH_64, LN2_LOW_64), EXP_64, LOG1P_64, SIN_64, COS_64, TAIL_V_64, TAIL_W_64)
+@cache
+def make(target: Target) -> tuple[SimpleNamespace, SimpleNamespace]:
+    """Return the functions for float32 and those for float64."""
+    return (
+        _make(
+            target, np.float32, np.int32, 23, (LN2_HIGH_32, LN2_LOW_32), EXP_32, LOG1P_32, SIN_32, COS_32, TAIL_V_32, TAIL_W_32
+        ),
+        _make(
+            target, np.float64, np.int64, 52, (LN2_HIGH_64, LN2_LOW_64), EXP_64, LOG1P_64, SIN_64, COS_64, TAIL_V_64, TAIL_W_64
+        ),
+    )

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from fastdrop.backends.formulas._formula import bits_of, by_dtype, fma, formula, from_bits, select
-from fastdrop.backends.formulas.elementary import DOUBLE, SINGLE
+from fastdrop.backends.formulas import elementary
+from fastdrop.backends.formulas._formula import COMPILED, Target
 
 QUARTER, EIGHTH = np.int32(1 << 30), np.int32(1 << 29)
 """A quarter and an eighth of the range of a word: as an angle, pi / 2 and pi / 4."""
@@ -29,8 +29,9 @@ FOLD_HALF, FOLD_QUARTER = np.int32((1 << 31) - 1), np.int32((1 << 30) - 1)
 NO_WORD = np.int32(0)
 
 
-def _make(f: SimpleNamespace) -> Any:
-    """Compile the formula of one dtype from its elementary functions."""
+def _make(target: Target, f: SimpleNamespace) -> Any:
+    """Make the formula of one dtype from its elementary functions."""
+    formula, select, fma, bits_of, from_bits, _ = target
     number, integer, zero, half, one, two = f.number, f.integer, f.zero, f.half, f.one, f.two
     log1p, sincos = f.log1p, f.sincos
     word_unit, turn_unit, ln2 = number(2.0**-32), number(2.0 * math.pi * 2.0**-32), number(math.log(2.0))
@@ -46,7 +47,7 @@ def _make(f: SimpleNamespace) -> Any:
         k = number(integer(integer(bits >> mantissa) - exponent_bias))
         f = from_bits(integer(integer(bits & fraction_mask) | one_bits)) - one
         log_u0 = fma(select(folded, zero, k), ln2, log1p(select(folded, -p, f)))
-        return np.sqrt(-two * log_u0)
+        return math.sqrt(-two * log_u0)
 
     @formula
     def normal_pair(stddev: Any, w0: Any, w1: Any) -> Any:
@@ -65,4 +66,10 @@ def _make(f: SimpleNamespace) -> Any:
     return normal_pair
 
 
-normal_pair = by_dtype(_make(SINGLE), _make(DOUBLE))
+def make(target: Target) -> Any:
+    """Return the function for both dtypes."""
+    single, double = elementary.make(target)
+    return target.by_dtype(_make(target, single), _make(target, double))
+
+
+normal_pair = make(COMPILED)

@@ -1,0 +1,80 @@
+"""Arrays in the memory of a GPU, as everything above the backends sees them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NoReturn
+
+import numpy as np
+
+from fastdrop._types import Array, Shape
+
+
+class DeviceArray:
+    """An array in the memory of a GPU: C-contiguous, with just what layers and networks ask of an array.
+
+    Anything that takes ``__cuda_array_interface__`` (CuPy, PyTorch, JAX, Numba) takes it without a copy.
+
+    Parameters
+    ----------
+    memory : one-dimensional array of numba.cuda
+        As many elements as the shape says; one for an array that has none.
+    shape : tuple of int
+    """
+
+    __slots__ = ("dtype", "memory", "shape")
+
+    def __init__(self, memory: Any, shape: Shape) -> None:
+        self.memory = memory
+        self.shape = shape
+        self.dtype: np.dtype[Any] = memory.dtype
+
+    def __repr__(self) -> str:
+        return f"DeviceArray(shape={self.shape}, dtype={self.dtype})"
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements."""
+        return self.size * self.dtype.itemsize
+
+    def reshape(self, *shape: int | Shape) -> DeviceArray:
+        """Return the same memory as an array of another shape; one extent may be -1."""
+        wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
+        extents = [int(extent) for extent in wanted]  # type: ignore[arg-type]
+        if -1 in extents:
+            extents[extents.index(-1)] = self.size // max(1, -math.prod(extents))
+        return DeviceArray(self.memory, tuple(extents))
+
+    def __getitem__(self, rows: slice) -> DeviceArray:
+        """Return consecutive rows: the same memory."""
+        low, high, _ = rows.indices(len(self))
+        row = math.prod(self.shape[1:])
+        memory = self.memory[low * row : high * row] if high > low and row else self.memory
+        return DeviceArray(memory, (max(0, high - low), *self.shape[1:]))
+
+    def copy_to_host(self) -> Array:
+        """Return a NumPy array of the same elements, when all work on them is done."""
+        return np.asarray(self.memory.copy_to_host())[: self.size].reshape(self.shape)
+
+    def __float__(self) -> float:
+        return float(self.copy_to_host().reshape(()))
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {**self.memory.__cuda_array_interface__, "shape": self.shape, "strides": None}
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("an array on a GPU is not copied to the host unasked (hint: x.copy_to_host())")

@@ -1,0 +1,1 @@
+"""Array operations on a GPU, by numba.cuda kernels."""

@@ -1,0 +1,131 @@
+"""The backend's dense layers, and what they share with convolutions: gradients into arrays and updates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastdrop._device import DeviceArray
+from fastdrop._types import ActivationKind, Indices, MaskKind
+from fastdrop.backends.base import AbstractBackend, PackedWeight, Update, needs_z
+from fastdrop.backends.cuda import dense, updates
+from fastdrop.backends.cuda._arrays import compute_dtype, empty, fill, upload, zeros
+from fastdrop.backends.cuda._jit import launch
+from fastdrop.backends.cuda._masks import prepare
+from fastdrop.backends.cuda._products import multiply
+from fastdrop.mask import BoundMask
+
+MOST_RATES = 5
+
+
+def places(chosen: Indices | None, extent: int) -> DeviceArray:
+    """Return for each row, or column, its place among the chosen ones; -1 for the others."""
+    found = np.full(extent, -1, np.int64)
+    if chosen is None:
+        found[:] = np.arange(extent)
+    else:
+        found[chosen] = np.arange(len(chosen))
+    return upload(found)
+
+
+class MatrixOperations(AbstractBackend):
+    """Dense layers and updates."""
+
+    def _dropped(self, x: Any, mask: BoundMask | None) -> Any:
+        """Return x, dropped out."""
+        return x if mask is None else self.dropout_forward(x, mask)
+
+    def _gradient_array(self, target: Any, accumulate: bool) -> DeviceArray:
+        """Return the array that a gradient is added into: the target itself, or a new one for an update."""
+        if isinstance(target, Update):
+            return zeros(target.value.shape, target.value.dtype)
+        array: DeviceArray = target
+        return array if accumulate else fill(array, 0.0)
+
+    def _deliver(self, target: Any, gradient: Any) -> None:
+        """Update by a gradient, where that is wanted."""
+        if isinstance(target, Update):
+            self.update(target, gradient)
+
+    def _deliver_bias(self, dz: DeviceArray, target: Any, accumulate: bool) -> None:
+        if target is not None:
+            gradient = self._gradient_array(target, accumulate)
+            dense.column_sums(dz, gradient, True)
+            self._deliver(target, gradient)
+
+    def _no_gradient(self, x: DeviceArray, want_dx: bool, accumulate: bool, *targets: Any) -> DeviceArray | None:
+        """Deliver gradients of +0.0."""
+        for target in targets:
+            if target is not None:
+                self._deliver(target, self._gradient_array(target, accumulate))
+        return zeros(x.shape, x.dtype) if want_dx else None
+
+    def pack_weight(self, weight: Any, rows: Indices | None = None, columns: Indices | None = None) -> PackedWeight:
+        data = self.gather(weight, rows, columns)
+        return PackedWeight(data, (data.shape[0], data.shape[1]))
+
+    def dense_forward(
+        self,
+        x: Any,
+        weight: Any,
+        bias: Any,
+        activation: ActivationKind,
+        input_mask: BoundMask | None,
+        output_mask: BoundMask | None,
+        keep_z: bool,
+        out: Any = None,
+    ) -> tuple[Any, Any]:
+        matrix: Any = weight.data if isinstance(weight, PackedWeight) else weight
+        kept = keep_z and needs_z(activation)
+        shape = x.shape[0], matrix.shape[1]
+        y = empty(shape, x.dtype) if out is None else out
+        z = empty(shape, x.dtype) if kept else y
+        multiply(self._dropped(x, input_mask), matrix, z)
+        dense.finish(z, y, bias, activation, prepare(output_mask))
+        return y, z if kept else None
+
+    def dense_backward(
+        self,
+        dy: Any,
+        x: Any,
+        weight: Any,
+        y: Any,
+        z: Any,
+        activation: ActivationKind,
+        input_mask: BoundMask | None,
+        output_mask: BoundMask | None,
+        want_dx: bool,
+        dweight: Any,
+        dbias: Any,
+        accumulate: bool,
+    ) -> Any:
+        if output_mask is not None and output_mask.kind == MaskKind.DROP_ALL:
+            return self._no_gradient(x, want_dx, accumulate, dweight, dbias)
+        dz = dense.gradient(dy, y if z is None else z, activation, prepare(output_mask))
+        dx: Any = None
+        if want_dx:
+            dx = dense.product(dz, weight, turn_b=True)
+            if input_mask is not None:
+                self.dropout_backward(dx, input_mask, dx)
+        if dweight is not None:
+            target = empty(weight.shape, weight.dtype) if isinstance(dweight, Update) else dweight
+            into = accumulate and not isinstance(dweight, Update)
+            multiply(self._dropped(x, input_mask), dz, target, turn_a=True, accumulate=into)
+            self._deliver(dweight, target)
+        self._deliver_bias(dz, dbias, accumulate)
+        return dx
+
+    def update(self, update: Any, grad: Any, rows: Indices | None = None, columns: Indices | None = None) -> None:
+        kind, value, first, second, rates = update
+        number = compute_dtype(value.dtype)
+        numbers = tuple(number(rate) for rate in rates) + (number(0),) * (MOST_RATES - len(rates))
+        arrays = value.memory, first.memory, second.memory, numbers
+        if rows is None and columns is None:
+            launch(updates.update_kernel, value.size, int(kind), grad.memory, *arrays, value.size)
+            return
+        height, width = value.shape if value.ndim == 2 else (1, value.size)
+        chosen = places(rows, height), places(columns, width)
+        across = width if columns is None else len(columns)
+        memories = (each.memory for each in chosen)
+        launch(updates.update_units_kernel, value.size, int(kind), grad.memory, *memories, across, *arrays)

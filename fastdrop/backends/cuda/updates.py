@@ -1,0 +1,66 @@
+"""Optimiser updates in place, and the limit of column norms."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastdrop._types import UpdateKind
+from fastdrop.backends.cuda._jit import cuda, device, kernel
+
+SGD, MOMENTUM, ADAM = int(UpdateKind.SGD), int(UpdateKind.MOMENTUM), int(UpdateKind.ADAM)
+NORM_EPSILON = 1e-7
+"""Keeps the norm's inverse finite (Keras's epsilon)."""
+
+
+@device
+def change(kind: int, i: int, g: Any, value: Any, first: Any, second: Any, rates: Any) -> None:
+    """Do to element i what `backends.base.Update` says, by the gradient g."""
+    w = value[i] - value[i] * rates[1]
+    if kind == SGD:
+        value[i] = w - rates[0] * g
+    elif kind == ADAM:
+        m = first[i] + (g - first[i]) * rates[2]
+        s = second[i] + (g * g - second[i]) * rates[3]
+        first[i], second[i] = m, s
+        value[i] = w - rates[0] * m / (math.sqrt(s) + rates[4])
+    else:
+        v = rates[2] * first[i] - rates[0] * g
+        first[i] = v
+        value[i] = w + v if kind == MOMENTUM else w + (rates[2] * v - rates[0] * g)
+
+
+@kernel
+def update_kernel(kind: int, grad: Any, value: Any, first: Any, second: Any, rates: Any, size: int) -> None:
+    """Update all elements; flat."""
+    for i in range(cuda.grid(1), size, cuda.gridsize(1)):
+        change(kind, i, grad[i], value, first, second, rates)
+
+
+@kernel
+def update_units_kernel(
+    kind: int, grad: Any, row_places: Any, column_places: Any, across: int, value: Any, first: Any, second: Any, rates: Any
+) -> None:
+    """Update a matrix by the gradient of some rows and columns: their places in grad, -1 for those whose gradient is +0.0."""
+    height, width = len(row_places), len(column_places)
+    for i in range(cuda.grid(1), height * width, cuda.gridsize(1)):
+        row = i // width
+        row_place, column_place = row_places[row], column_places[i - row * width]
+        g = rates[0] - rates[0]  # +0.0 of the dtype
+        if row_place >= 0 and column_place >= 0:
+            g = grad[row_place * across + column_place]
+        change(kind, i, g, value, first, second, rates)
+
+
+@kernel
+def limit_norms_kernel(weight: Any, rows: int, columns: int, max_value: float) -> None:
+    """Scale down every column whose norm exceeds `max_value`: a thread for each column, whose rows lie side by side."""
+    for column in range(cuda.grid(1), columns, cuda.gridsize(1)):
+        total = 0.0
+        for row in range(rows):
+            w = float(weight[row * columns + column])
+            total += w * w
+        norm = math.sqrt(total)
+        if norm > max_value:
+            for row in range(rows):
+                weight[row * columns + column] *= max_value / (NORM_EPSILON + norm)
