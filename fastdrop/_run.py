@@ -142,7 +142,7 @@ class Run:
             self.display.begin_epoch(progress.epoch, progress.position)
             if not self._steps(interrupt):
                 return False
-            logs = means(progress.sums)
+            logs = {name: float(value) for name, value in means(progress.sums).items()}
             if self.validation is not None:
                 measured = measure(self.net, self.validation, self.loss, self.measured, EVALUATION_ROWS)
                 logs |= {f"val_{name}": value for name, value in measured.items()}
@@ -169,7 +169,7 @@ class Run:
             penalty = net.penalty()
             value, outputs = do_step(net, part.x, partial(self._compute, part), self.optimizer)
             progress.position = batch + 1
-            add_batch(progress.sums, value + penalty, self.measured, outputs, part.labels)
+            add_batch(progress.sums, value + penalty if penalty else value, self.measured, outputs, part.labels)
             logs = means(progress.sums)
             self._call("on_train_batch_end", batch, logs)
             self.display.step(logs)

@@ -12,10 +12,11 @@ import operator
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
+from fastdrop._device import DeviceArray
 from fastdrop._types import FLOAT_DTYPES, Array, Shape
 from fastdrop.errors import ArgumentTypeError, ArgumentValueError
 
@@ -163,7 +164,9 @@ def dtype(name: str, value: Any) -> np.dtype[Any]:
 
 
 def to_array(name: str, value: Any) -> Array:
-    """Return `value` as a NumPy array, without a copy where possible (arrays, ``__array__``, DLPack, lists)."""
+    """Return `value` as a NumPy array, without a copy where possible: arrays, ``__array__``, DLPack, lists; as it is on a GPU."""
+    if isinstance(value, DeviceArray):
+        return cast(Array, value)
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray) if type(value) is not np.ndarray else value
     if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
@@ -185,7 +188,7 @@ def float_array(name: str, value: Any, *, ndim: int | None = None, min_ndim: int
     Integers, bools, complex, object and 16-bit floats are TypeErrors with the fix in the text.
     """
     array = to_array(name, value)
-    if array.dtype not in FLOAT_DTYPES:
+    if array.dtype not in FLOAT_DTYPES and not (isinstance(value, DeviceArray) and array.dtype == np.float16):
         native = array.dtype.newbyteorder("=")
         if native.kind in "iub":
             fail_type(name, "a float32 or float64 array", array.dtype, FLOAT_HINT)

@@ -15,18 +15,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias
 
-from fastdrop import _validate
+from fastdrop import _validate, arrays
 from fastdrop._types import ActivationKind, Array
 from fastdrop.backends.base import contiguous
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.select import backend_of, in_kind
 
 SOFTMAX: Final = "softmax"
 ActivationId: TypeAlias = ActivationKind | Literal["softmax"]
 
 
 def _apply(activation: ActivationKind, x: Any) -> Array:
-    x = contiguous(_validate.float_array("x", x))
-    return default_backend().activation_forward(x, activation)
+    array = contiguous(arrays.float_array("x", x))
+    result: Array = in_kind(backend_of(array).activation_forward(array, activation), x)
+    return result
 
 
 def linear(x: Any) -> Array:
@@ -81,9 +82,11 @@ def heaviside(x: Any) -> Array:
 
 def softmax(x: Any) -> Array:
     """Return the softmax of x over its last axis."""
-    x = contiguous(_validate.float_array("x", x))
-    rows = x.reshape(-1, x.shape[-1]) if x.size else x.reshape(0, max(1, x.shape[-1]))
-    return default_backend().softmax_forward(rows).reshape(x.shape)
+    array = contiguous(arrays.float_array("x", x))
+    columns = array.shape[-1]
+    rows = array.reshape(-1, columns) if array.size else array.reshape(0, max(1, columns))
+    result: Array = in_kind(backend_of(array).softmax_forward(rows).reshape(array.shape), x)
+    return result
 
 
 FUNCTIONS: Final[dict[str, Callable[[Any], Array]]] = {

@@ -10,9 +10,9 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from fastdrop import _configurable, _validate
+from fastdrop import _configurable, _validate, arrays
 from fastdrop._types import Array
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.select import backend_of
 
 EPSILON: Final = 1e-7
 """Added to norms that are divided by (Keras's epsilon)."""
@@ -43,7 +43,7 @@ class MaxNorm(AbstractConstraint):
 
     def __call__(self, value: Array) -> None:
         """Scale down the columns that are too long, in place."""
-        default_backend().limit_column_norms(_columns(value), self.max_value)
+        backend_of(value).limit_column_norms(_columns(value), self.max_value)
 
 
 class UnitNorm(AbstractConstraint):
@@ -51,8 +51,10 @@ class UnitNorm(AbstractConstraint):
 
     def __call__(self, value: Array) -> None:
         """Normalise every column, in place."""
-        columns = _columns(value)
+        here = arrays.on_host(value) if arrays.is_device(value) else value
+        columns = _columns(here)
         columns /= EPSILON + np.sqrt(np.square(columns).sum(axis=0))
+        arrays.write(value, here)
 
 
 class NonNeg(AbstractConstraint):
@@ -60,7 +62,9 @@ class NonNeg(AbstractConstraint):
 
     def __call__(self, value: Array) -> None:
         """Replace negative elements, in place."""
-        value[value <= 0.0] = 0.0
+        here = arrays.on_host(value) if arrays.is_device(value) else value
+        here[here <= 0.0] = 0.0
+        arrays.write(value, here)
 
 
 CONSTRAINTS: Final = (MaxNorm, UnitNorm, NonNeg)

@@ -164,7 +164,7 @@ def _in_pieces(
 ) -> tuple[Array, ConvBackward]:
     """Compute the pieces; what belongs to none of them is +0.0."""
     channels, filters = x.shape[3], weight.shape[3]
-    y = np.zeros((len(x), *window.places, filters), x.dtype)
+    y = backend.zeros((len(x), *window.places, filters), x.dtype)
     matrix = weight.reshape(-1, filters)
 
     def columns_of(array: Array, low: int, high: int, columns: Indices | None, scale: float = 1.0) -> Array:
@@ -181,7 +181,7 @@ def _in_pieces(
     done = []
     for piece in pieces:
         xs = columns_of(x, piece.low, piece.high, piece.channels, piece.scale)
-        b = bias if bias is None or piece.filters is None else bias[piece.filters]
+        b = bias if bias is None or piece.filters is None else backend.take(bias, piece.filters)
         ys, zs = backend.conv2d_forward(xs, weight_of(piece), b, window, activation, *piece.masks, keep)
         part = y[piece.low : piece.high].reshape(-1, filters)
         backend.scatter(ys.reshape(-1, ys.shape[3]), None, piece.filters, part, False)
@@ -189,13 +189,13 @@ def _in_pieces(
             done.append((piece, xs, ys, zs))
 
     def backward(dy: Array, want_dx: bool, dweight: Gradient, dbias: Gradient, accumulate: bool) -> Array | None:
-        dx = np.zeros(x.shape, x.dtype) if want_dx else None
+        dx = backend.zeros(x.shape, x.dtype) if want_dx else None
         weight_total = Total(backend, _as_matrix(dweight, filters), accumulate, len(pieces) == 1)
         bias_total = Total(backend, dbias, accumulate, len(pieces) == 1)
         for piece, xs, ys, zs in done:
             w, dys = weight_of(piece), columns_of(dy, piece.low, piece.high, piece.filters)
-            dw = None if dweight is None else np.empty_like(w)
-            db = None if dbias is None else np.empty(w.shape[3], w.dtype)
+            dw = None if dweight is None else backend.empty(w.shape, w.dtype)
+            db = None if dbias is None else backend.empty((w.shape[3],), w.dtype)
             dxs = backend.conv2d_backward(dys, xs, w, ys, zs, window, activation, *piece.masks, want_dx, dw, db, accumulate=False)
             weight_total.add(None if dw is None else dw.reshape(-1, w.shape[3]), piece.weight_rows, piece.filters)
             bias_total.add(db, None, piece.filters)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _validate, losses
+from fastdrop import _validate, arrays, losses
 from fastdrop import metrics as metric_table
 from fastdrop._network import Network
 from fastdrop._types import Array
+from fastdrop.backends.base import contiguous
+from fastdrop.backends.select import backend_of
 from fastdrop.losses import Loss, LossFunction, Weights
 from fastdrop.metrics import Metric, MetricArgument
 from fastdrop.progress import Logs, Sums, add, means
@@ -43,7 +45,7 @@ class Batches:
         self.data = data
         self.batch_size = min(batch_size, len(data))
         self.order = order
-        self._x = data.x if order is None else np.empty((self.batch_size, *data.x.shape[1:]), data.x.dtype)
+        self._x = data.x if order is None else backend_of(data.x).empty((self.batch_size, *data.x.shape[1:]), data.x.dtype)
 
     def __len__(self) -> int:
         return (len(self.data) + self.batch_size - 1) // self.batch_size
@@ -54,9 +56,9 @@ class Batches:
         if self.order is None:
             return Data(x[rows], labels[rows], None if weights is None else weights[rows])
         chosen = self.order[rows]
-        # With mode "clip" NumPy gathers straight into the buffer; the order's numbers are all in range.
-        gathered = np.take(x, chosen, axis=0, out=self._x[: len(chosen)], mode="clip")
-        return Data(gathered, labels[chosen], None if weights is None else weights[chosen])
+        gathered = backend_of(x).take(x, chosen, self._x[: len(chosen)])
+        chosen_labels = backend_of(labels).take(labels, chosen)
+        return Data(gathered, chosen_labels, None if weights is None else backend_of(weights).take(weights, chosen))
 
 
 def prepare(net: Network, loss: Loss, x: Any, y: Any, sample_weight: Any = None, prefix: str = "") -> Data:
@@ -66,12 +68,12 @@ def prepare(net: Network, loss: Loss, x: Any, y: Any, sample_weight: Any = None,
     ------
     TypeError, ValueError: they do not fit, or there is no row.
     """
-    x = _validate.float_array(f"{prefix}x", x)
-    labels = _validate.to_array(f"{prefix}y", y)
+    x = arrays.float_array(f"{prefix}x", x)
+    labels = arrays.to_array(f"{prefix}y", y)
     _validate.same_length(f"{prefix}y", labels, len(x), f"{prefix}x")
     if len(x) == 0:
         _validate.fail_value(f"{prefix}x", "of at least one row", f"shape {x.shape}")
-    x = np.require(x, net.dtype, ["C", "A"])  # gathering rows of any other array would copy all of it each time
+    x = contiguous(x, net.dtype)  # gathering rows of any other array would copy all of it each time
     shape = (len(x), *net(x[:0]).shape[1:])
     return Data(x, loss.check(f"{prefix}y", labels, shape, net.dtype), losses.check_weights(sample_weight, shape[:-1]))
 
@@ -81,7 +83,14 @@ def add_batch(sums: Sums, loss: float, measured: Sequence[Metric], outputs: Arra
     rows = len(outputs)
     add(sums, "loss", loss * rows, rows)
     for metric in measured:
-        values = np.asarray(metric.compute(outputs, labels))
+        here = outputs, labels
+        if arrays.is_device(outputs):
+            if metric.is_accuracy:
+                hits = cast(Any, metric.compute(outputs, labels))
+                add(sums, metric.name, backend_of(hits).sum_of(hits), hits.size)
+                continue
+            here = arrays.on_host(outputs), arrays.on_host(labels) if arrays.is_device(labels) else labels
+        values = np.asarray(metric.compute(*here))
         if values.ndim:
             add(sums, metric.name, float(values.sum(dtype=np.float64)), values.size)
         else:
@@ -97,8 +106,8 @@ def measure(net: Network, data: Data, loss: Loss, measured: Sequence[Metric], ba
         part = batches[batch]
         outputs = net(part.x)
         value, _ = loss.compute(outputs, part.labels, part.weights, None)
-        add_batch(sums, value + penalty, measured, outputs, part.labels)
-    return means(sums)
+        add_batch(sums, value + penalty if penalty else value, measured, outputs, part.labels)
+    return {name: float(value) for name, value in means(sums).items()}
 
 
 def evaluate(

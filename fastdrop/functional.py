@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastdrop import _validate, activations, convolved, fused
+from fastdrop import _validate, activations, arrays, convolved, fused
 from fastdrop._types import ActivationKind, Array, Backward
 from fastdrop.backends.base import contiguous
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.select import backend_of, in_kind, received
 from fastdrop.fused import Kept
 from fastdrop.mask import BoundMask, Mask
 from fastdrop.window import PADDINGS, pair, window_of
+
+Gradients: TypeAlias = tuple[Array | None, Array, Array | None]
+"""(dx, dweight, dbias)."""
 
 
 def dropout(x: Any, mask: Mask, *, out: Array | None = None) -> tuple[Array, Callable[..., Array]]:
@@ -59,26 +62,43 @@ def dropout(x: Any, mask: Mask, *, out: Array | None = None) -> tuple[Array, Cal
     >>> backward(y)
     array([[4., 4., 0., 0.]], dtype=float32)
     """
-    x = _validate.float_array("x", x)
+    given, x = x, arrays.float_array("x", x)
     _validate.instance("mask", mask, Mask, "a fastdrop.Mask")
     if out is not None:
-        _validate.out_array("out", out, x.shape, x.dtype, "x", x)
+        _check_out(out, x.shape, x.dtype, "x", x)
     bound = mask.bind(x.shape)
-    backend = default_backend()
-    y = backend.dropout_forward(contiguous(x), bound, out)
-    shape, dtype = x.shape, x.dtype
+    backend = backend_of(x)
+    y = backend.dropout_forward(contiguous(x), bound, _received_out(out))
+    shape, dtype, on_device = x.shape, x.dtype, arrays.is_device(x)
 
     def backward(dy: Any, *, out: Array | None = None) -> Array:
-        dy = _gradient(dy, shape, dtype)
+        theirs, dy = dy, _gradient(dy, shape, dtype, on_device)
         if out is not None:
-            _validate.out_array("out", out, shape, dtype, "dy", dy)
-        return backend.dropout_backward(contiguous(dy), bound, out)
+            _check_out(out, shape, dtype, "dy", dy)
+        dx = backend.dropout_backward(contiguous(dy), bound, _received_out(out))
+        return in_kind(dx, theirs) if out is None else out
 
-    return y, backward
+    return in_kind(y, given) if out is None else out, backward
 
 
-def _gradient(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    gradient = _validate.float_array("dy", dy)
+def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], source_name: str, source: Array) -> None:
+    """Raise unless `out` may receive a result; on a GPU, whether memory overlaps is not looked at."""
+    if not arrays.is_device(source):
+        _validate.out_array("out", out, shape, dtype, source_name, source)
+        return
+    array = received(out)
+    arrays.same_place("out", array, source_name, True)
+    _validate.same_dtype("out", array, dtype, source_name)
+    _validate.exact_shape("out", array, shape)
+
+
+def _received_out(out: Any) -> Any:
+    return None if out is None else received(out)
+
+
+def _gradient(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any], on_device: bool) -> Array:
+    gradient = arrays.float_array("dy", dy)
+    arrays.same_place("dy", gradient, "y", on_device)
     _validate.same_dtype("dy", gradient, dtype, "y")
     _validate.exact_shape("dy", gradient, shape)
     return gradient
@@ -134,56 +154,70 @@ def dense(
     >>> y
     array([[1., 1.]], dtype=float32)
     """
-    x = _validate.float_array("x", x, min_ndim=2)
-    weight = _validate.float_array("weight", weight, ndim=2)
-    _validate.same_dtype("weight", weight, x.dtype, "x")
+    given, x = x, arrays.float_array("x", x, min_ndim=2)
+    weight = _weight(weight, 2, x)
     fan_in, fan_out = weight.shape
     if x.shape[-1] != fan_in:
         _validate.fail_value("x", f"of shape (..., {fan_in}) to fit `weight` {weight.shape}", x.shape)
-    bias = _bias(bias, fan_out, x.dtype)
+    bias = _bias(bias, fan_out, x)
     act = activations.get(activation)
     _check_masks(input_mask, output_mask)
     y_shape = (*x.shape[:-1], fan_out)
+    backend, target = backend_of(x), _received_out(out)
     if out is not None:
-        _validate.out_array("out", out, y_shape, x.dtype, "x", x)
-        _validate.disjoint("out", out, "weight", weight)
-        if bias is not None:
-            _validate.disjoint("out", out, "bias", bias)
-        if np.may_share_memory(out, x):
-            x = x.copy()
+        _check_out(out, y_shape, x.dtype, "x", x)
+        if not arrays.is_device(x):
+            _validate.disjoint("out", out, "weight", weight)
+            if bias is not None:
+                _validate.disjoint("out", out, "bias", bias)
+        if arrays.is_device(x) or backend.same_memory(target, x):
+            x = backend.copy_of(x)
     bound_in = None if input_mask is None else input_mask.bind(x.shape, as_matrix=True)
     bound_out = None if output_mask is None else output_mask.bind(y_shape, as_matrix=act != activations.SOFTMAX)
     weight = contiguous(weight)
     if act == activations.SOFTMAX:
-        return _dense_softmax(x, weight, bias, bound_in, bound_out, y_shape, out)
-    kind = act
-    backend = default_backend()
+        return _dense_softmax(given, x, weight, bias, bound_in, bound_out, y_shape, out)
     rows = math.prod(x.shape[:-1])
     x2 = contiguous(x).reshape(rows, fan_in)
-    out2 = None if out is None else out.reshape(rows, fan_out)
-    y2, inner = fused.dense(backend, x2, weight, bias, kind, bound_in, bound_out, True, out2)
+    out2 = None if target is None else target.reshape(rows, fan_out)
+    y2, inner = fused.dense(backend, x2, weight, bias, act, bound_in, bound_out, True, out2)
     units = y2.units if isinstance(y2, Kept) else None
     y = (fused.expand(backend, y2) if isinstance(y2, Kept) else y2).reshape(y_shape)
-    if out is not None and y2 is not out2:
-        out[...] = y
-    x_shape, dtype = x.shape, x2.dtype
+    if target is not None and y2 is not out2:
+        target[:] = y
+    x_shape, dtype, on_device = x.shape, x2.dtype, arrays.is_device(x)
 
-    def backward(dy: Any, input_gradient: bool = True) -> tuple[Array | None, Array, Array | None]:
-        dy = contiguous(_gradient(dy, y_shape, dtype)).reshape(rows, fan_out)
+    def backward(dy: Any, input_gradient: bool = True) -> Gradients:
+        theirs, dy = dy, contiguous(_gradient(dy, y_shape, dtype, on_device)).reshape(rows, fan_out)
         dy = dy if units is None else fused.compact(backend, dy, units)
-        dweight = np.empty_like(weight)
-        dbias = None if bias is None else np.empty_like(bias)
+        dweight, dbias = _empty_like(weight), _empty_like(bias)
         dx = inner(dy, input_gradient, dweight, dbias, False)
-        return (None if dx is None else dx.reshape(x_shape)), dweight, dbias
+        return _each_in_kind(None if dx is None else dx.reshape(x_shape), dweight, dbias, theirs)
 
-    return (y if out is None else out), backward
+    return in_kind(y, given) if out is None else out, backward
 
 
-def _bias(bias: Any, fan_out: int, dtype: np.dtype[Any]) -> Array | None:
+def _empty_like(array: Array | None) -> Any:
+    return None if array is None else backend_of(array).empty(array.shape, array.dtype)
+
+
+def _each_in_kind(dx: Any, dweight: Any, dbias: Any, like: Any) -> Gradients:
+    return in_kind(dx, like), in_kind(dweight, like), in_kind(dbias, like)
+
+
+def _weight(weight: Any, ndim: int, x: Array) -> Array:
+    weight = arrays.float_array("weight", weight, ndim=ndim)
+    arrays.same_place("weight", weight, "x", arrays.is_device(x))
+    _validate.same_dtype("weight", weight, x.dtype, "x")
+    return weight  # type: ignore[no-any-return]
+
+
+def _bias(bias: Any, fan_out: int, x: Array) -> Array | None:
     if bias is None:
         return None
-    bias = _validate.float_array("bias", bias, ndim=1)
-    _validate.same_dtype("bias", bias, dtype, "x")
+    bias = arrays.float_array("bias", bias, ndim=1)
+    arrays.same_place("bias", bias, "x", arrays.is_device(x))
+    _validate.same_dtype("bias", bias, x.dtype, "x")
     _validate.exact_shape("bias", bias, (fan_out,))
     return contiguous(bias)
 
@@ -195,6 +229,7 @@ def _check_masks(input_mask: Any, output_mask: Any) -> None:
 
 
 def _dense_softmax(
+    given: Any,
     x: Array,
     weight: Array,
     bias: Array | None,
@@ -204,28 +239,27 @@ def _dense_softmax(
     out: Array | None,
 ) -> tuple[Array, Backward]:
     """Dense, softmax and dropout in separate passes."""
-    backend = default_backend()
+    backend = backend_of(x)
     fan_in = weight.shape[0]
     x2 = contiguous(x).reshape(math.prod(x.shape[:-1]), fan_in)
     z, inner = fused.dense(backend, x2, weight, bias, ActivationKind.LINEAR, bound_in, None, True)
-    assert isinstance(z, np.ndarray)
+    assert not isinstance(z, Kept)
     y, softmax_backward = _softmax(z.reshape(y_shape), bound_out)
     if out is not None:
-        out[...] = y
+        received(out)[:] = y
 
-    def backward(dy: Any, input_gradient: bool = True) -> tuple[Array | None, Array, Array | None]:
-        dz = softmax_backward(contiguous(_gradient(dy, y_shape, x.dtype))).reshape(z.shape)
-        dweight = np.empty_like(weight)
-        dbias = None if bias is None else np.empty_like(bias)
+    def backward(dy: Any, input_gradient: bool = True) -> Gradients:
+        dz = softmax_backward(contiguous(_gradient(dy, y_shape, x.dtype, arrays.is_device(x)))).reshape(z.shape)
+        dweight, dbias = _empty_like(weight), _empty_like(bias)
         dx = inner(dz, input_gradient, dweight, dbias, False)
-        return (None if dx is None else dx.reshape(x.shape)), dweight, dbias
+        return _each_in_kind(None if dx is None else dx.reshape(x.shape), dweight, dbias, dy)
 
-    return (y if out is None else out), backward
+    return in_kind(y, given) if out is None else out, backward
 
 
 def _softmax(z: Array, mask: BoundMask | None) -> tuple[Array, Callable[[Array], Array]]:
     """Return softmax over the last axis of z, dropped out, and the function of its gradient that returns that of z."""
-    backend, matrix = default_backend(), (math.prod(z.shape[:-1]), z.shape[-1])
+    backend, matrix = backend_of(z), (math.prod(z.shape[:-1]), z.shape[-1])
     p = backend.softmax_forward(z.reshape(matrix)).reshape(z.shape)
     y = p if mask is None else backend.dropout_forward(p, mask)
 
@@ -292,9 +326,8 @@ def conv2d(
     array([[4., 4.],
            [4., 4.]], dtype=float32)
     """
-    x = _validate.float_array("x", x, ndim=4)
-    weight = _validate.float_array("weight", weight, ndim=4)
-    _validate.same_dtype("weight", weight, x.dtype, "x")
+    given, x = x, arrays.float_array("x", x, ndim=4)
+    weight = _weight(weight, 4, x)
     groups = _validate.integer("groups", groups, 1)
     channels, filters = x.shape[3], weight.shape[3]
     if channels != weight.shape[2] * groups or channels == 0:
@@ -302,14 +335,14 @@ def conv2d(
         _validate.fail_value("x", wanted, x.shape)
     if filters % groups or math.prod(weight.shape) == 0:
         _validate.fail_value("weight", f"not empty, with filters that are a multiple of the {groups} groups", weight.shape)
-    bias = _bias(bias, filters, x.dtype)
+    bias = _bias(bias, filters, x)
     act = activations.get(activation)
     _check_masks(input_mask, output_mask)
     size = weight.shape[0], weight.shape[1]
     steps, apart = pair("strides", strides), pair("dilation", dilation)
     window = window_of((x.shape[1], x.shape[2]), size, steps, apart, _validate.choice("padding", padding, PADDINGS), "`weight`")
     y_shape = (len(x), *window.places, filters)
-    x, weight, backend = contiguous(x), contiguous(weight), default_backend()
+    x, weight, backend = contiguous(x), contiguous(weight), backend_of(x)
     bound_in = (
         None if input_mask is None else input_mask.bind(convolved.input_shape(x.shape, input_mask.noise_shape), as_matrix=True)
     )
@@ -320,10 +353,10 @@ def conv2d(
     if softmax:
         y, softmax_backward = _softmax(y, bound_out)
 
-    def backward(dy: Any, input_gradient: bool = True) -> tuple[Array | None, Array, Array | None]:
-        dz = contiguous(_gradient(dy, y_shape, x.dtype))
+    def backward(dy: Any, input_gradient: bool = True) -> Gradients:
+        dz = contiguous(_gradient(dy, y_shape, x.dtype, arrays.is_device(x)))
         dz = softmax_backward(dz) if softmax else dz
-        dweight, dbias = np.empty_like(weight), None if bias is None else np.empty_like(bias)
-        return inner(dz, input_gradient, dweight, dbias, False), dweight, dbias
+        dweight, dbias = _empty_like(weight), _empty_like(bias)
+        return _each_in_kind(inner(dz, input_gradient, dweight, dbias, False), dweight, dbias, dy)
 
-    return y, backward
+    return in_kind(y, given), backward

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
-import numpy as np
-
 from fastdrop._types import ActivationKind, Array, Indices, MaskKind, Shape
 from fastdrop.backends.base import AbstractBackend, Units, Update
 from fastdrop.mask import BoundMask
@@ -89,7 +87,7 @@ def compact(backend: AbstractBackend, x: Array, units: Units, scale: float = 1.0
 
 def expand(backend: AbstractBackend, x: Kept, scale: float = 1.0) -> Array:
     """Return the whole array, scaled."""
-    out = np.zeros((x.units.bounds[-1], x.shape[-1]), x.parts[0].dtype)
+    out = backend.zeros((x.units.bounds[-1], x.shape[-1]), x.parts[0].dtype)
     for (low, high), kept, part in zip(pairwise(x.units.bounds), x.units.kept, x.parts, strict=True):
         backend.scatter(part, None, kept, out[low:high], False, scale)
     return out.reshape(x.shape)
@@ -116,7 +114,7 @@ def dense(
     y, z = backend.dense_forward(x, weight, bias, activation, input_mask, output_mask, keep, out)
 
     def backward(dy: Matrix, want_dx: bool, dweight: Gradient, dbias: Gradient, accumulate: bool) -> Matrix | None:
-        assert isinstance(dy, np.ndarray)
+        assert not isinstance(dy, Kept)
         return backend.dense_backward(
             dy, x, weight, y, z, activation, input_mask, output_mask, want_dx, dweight, dbias, accumulate
         )
@@ -171,14 +169,15 @@ class _CompactDense:
             mask_out = output_mask
             if output_mask is not None:
                 mask_out = output_mask.part(low, high) if columns is None else output_mask.factor(high - low, len(columns))
-            xs, b = self._kept_x.rows(x_group, low, high), bias if bias is None or columns is None else bias[columns]
+            xs = self._kept_x.rows(x_group, low, high)
+            b = bias if bias is None or columns is None else backend.take(bias, columns)
             copy = self._weight_of(x_group, y_group) if keep else None
             w = backend.pack_weight(weight, self._kept_x.units.kept[x_group], columns) if copy is None else copy
             y, z = backend.dense_forward(xs, w, b, activation, mask_in, mask_out, keep)
             if len(cuts) > MOST_COPIES:
                 copy = None
             self._segments.append(_Segment(low, high, x_group, y_group, xs, copy, (mask_in, mask_out), y, z))
-        parts = _joined([each.y_group for each in self._segments], [each.y for each in self._segments])
+        parts = _joined(backend, [each.y_group for each in self._segments], [each.y for each in self._segments])
         self.y: Matrix = Kept(parts, self._y_units, (rows, weight.shape[1])) if can_skip(output_mask) else parts[0]
 
     def backward(self, dy: Matrix, want_dx: bool, dweight: Gradient, dbias: Gradient, accumulate: bool) -> Matrix | None:
@@ -189,8 +188,8 @@ class _CompactDense:
         bias_total = Total(self._backend, dbias, accumulate, single)
         for low, high, x_group, y_group, x, copy, masks, y, z in self._segments:
             w = self._weight_of(x_group, y_group) if copy is None else copy
-            dw = None if dweight is None else np.empty_like(w)
-            db = None if dbias is None else np.empty(w.shape[1], w.dtype)
+            dw = None if dweight is None else self._backend.empty(w.shape, w.dtype)
+            db = None if dbias is None else self._backend.empty((w.shape[1],), w.dtype)
             dys = dy.rows(y_group, low, high)
             dx = self._backend.dense_backward(dys, x, w, y, z, self._activation, *masks, want_dx, dw, db, accumulate=False)
             columns = self._y_units.kept[y_group]
@@ -202,7 +201,7 @@ class _CompactDense:
         bias_total.finish()
         if not want_dx:
             return None
-        kept_dx = self._kept_x._replace(parts=_joined([each.x_group for each in self._segments], dxs))
+        kept_dx = self._kept_x._replace(parts=_joined(self._backend, [each.x_group for each in self._segments], dxs))
         if isinstance(self._x, Kept):
             return kept_dx
         return kept_dx.parts[0] if self._dx_scale is None else expand(self._backend, kept_dx, self._dx_scale)
@@ -218,17 +217,17 @@ class Total:
 
     def __init__(self, backend: AbstractBackend, target: Gradient, accumulate: bool, single: bool) -> None:
         self._backend = backend
-        self._update = target if isinstance(target, Update) else None
-        self._sum = target if isinstance(target, np.ndarray) else None
+        self._update: Update | None = target if isinstance(target, Update) else None
+        self._sum: Array | None = None if isinstance(target, Update) else target
         if self._sum is not None and not accumulate:
             self._sum.fill(0)
         if self._update is not None and not single:
-            self._sum = np.zeros_like(self._update.value)
+            self._sum = backend.zeros(self._update.value.shape, self._update.value.dtype)
 
     def add(self, gradient: Array | None, rows: Indices | None, columns: Indices | None) -> None:
         """Add a segment's gradient; a single one is the update's own."""
         if self._sum is not None and gradient is not None:
-            self._backend.scatter(np.atleast_2d(gradient), rows, columns, np.atleast_2d(self._sum), accumulate=True)
+            self._backend.scatter(_as_matrix(gradient), rows, columns, _as_matrix(self._sum), accumulate=True)
         elif self._update is not None and gradient is not None:
             self._backend.update(self._update, gradient, rows, columns)
 
@@ -252,7 +251,12 @@ def common_groups(x: Units, y: Units) -> Iterator[tuple[int, int, int, int]]:
         yield low, high, i, j
 
 
-def _joined(groups: Sequence[int], pieces: Sequence[Array]) -> tuple[Array, ...]:
+def _as_matrix(array: Array) -> Array:
+    """Return a vector as a matrix of one row, and a matrix as it is."""
+    return array if array.ndim == 2 else array.reshape(1, -1)
+
+
+def _joined(backend: AbstractBackend, groups: Sequence[int], pieces: Sequence[Array]) -> tuple[Array, ...]:
     """Return the pieces of each group, which follow each other, as one array."""
     together = [[piece for at, piece in zip(groups, pieces, strict=True) if at == group] for group in range(groups[-1] + 1)]
-    return tuple(each[0] if len(each) == 1 else np.concatenate(each) for each in together)
+    return tuple(backend.concatenate(each) for each in together)

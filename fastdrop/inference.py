@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Any, Final, cast
 
-import numpy as np
-
-from fastdrop import _validate, activations
+from fastdrop import _validate, activations, arrays
 from fastdrop._network import Network
 from fastdrop._types import Array
+from fastdrop.backends.select import backend_of, in_kind
 from fastdrop.errors import StateError
 
 PROBABILISTIC_KINDS: Final = ("logits", "sigmoid_logits", "probabilities")
@@ -37,16 +36,16 @@ def predict(net: Network, x: Any, batch_size: int | None = None) -> Array:
     ------
     TypeError, ValueError: bad arguments.
     """
-    x = _validate.float_array("x", x)
+    given, x = x, arrays.float_array("x", x)
     size = PREDICTION_ROWS if batch_size is None else _validate.integer("batch_size", batch_size, 1)
-    first = net(x[:size])
+    first, backend = net(x[:size]), backend_of(x)
     if len(x) <= size:
-        return first.copy() if np.may_share_memory(first, x) else first
-    outputs = np.empty((len(x), *first.shape[1:]), first.dtype)
+        return cast(Array, in_kind(backend.copy_of(first) if backend.same_memory(first, x) else first, given))
+    outputs = backend.empty((len(x), *first.shape[1:]), first.dtype)
     outputs[:size] = first
     for start in range(size, len(x), size):
         outputs[start : start + size] = net(x[start : start + size])
-    return outputs
+    return cast(Array, in_kind(outputs, given))
 
 
 def predict_proba(net: Network, x: Any, batch_size: int | None = None) -> Array:

@@ -14,15 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _validate
+from fastdrop import _validate, arrays
 from fastdrop._types import Array, Shape
 from fastdrop.backends.base import contiguous
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.select import backend_of, in_kind, received
 
 LossFunction: TypeAlias = Callable[..., tuple[float, Array]]
 Weights: TypeAlias = npt.NDArray[np.float64]
@@ -219,7 +219,11 @@ def check_weights(sample_weight: Any, leading: Shape) -> Weights | None:
     """Return sample weights, given for axis 0 or for all leading axes of the outputs, as float64 of the shape of those axes."""
     if sample_weight is None:
         return None
-    weights = _validate.numbers_array("sample_weight", sample_weight)
+    weights = received(sample_weight)
+    if arrays.is_device(weights):
+        _validate.exact_shape("sample_weight", weights, leading)
+        return cast(Weights, weights.astype(np.float64))
+    weights = _validate.numbers_array("sample_weight", weights)
     if weights.shape == leading[:1] and len(leading) > 1:
         weights = weights.reshape(-1, *(1,) * (len(leading) - 1))
     elif weights.shape != leading:
@@ -229,14 +233,15 @@ def check_weights(sample_weight: Any, leading: Shape) -> Weights | None:
 
 
 def _apply(loss: Loss, name: str, outputs: Any, labels: Any, sample_weight: Any, normalizer: float | None) -> tuple[float, Array]:
-    outputs = _validate.float_array(name, outputs)
+    given, outputs = outputs, arrays.float_array(name, outputs)
     if outputs.shape[-1] == 0:
         _validate.fail_value(name, "of at least one column", f"shape {outputs.shape}")
     checked = loss.check("labels", labels, outputs.shape, outputs.dtype)
     weights = check_weights(sample_weight, outputs.shape[:-1])
     if normalizer is not None:
         normalizer = _validate.real("normalizer", normalizer, 0.0, open_low=True)
-    return loss.compute(np.require(outputs, requirements=["C", "A"]), checked, weights, normalizer)
+    value, gradient = loss.compute(contiguous(outputs), checked, weights, normalizer)
+    return in_kind(value, given), in_kind(gradient, given)
 
 
 def _class_numbers(name: str, labels: Array, leading: Shape, classes: int) -> npt.NDArray[np.int64]:
@@ -244,6 +249,8 @@ def _class_numbers(name: str, labels: Array, leading: Shape, classes: int) -> np
     if labels.dtype.kind not in "iub":
         hint = '(hint: labels.astype("int64"))' if labels.dtype.kind == "f" else ""
         _validate.fail_type(name, f"class numbers (integers) or targets of {classes} columns", labels.dtype, hint)
+    if arrays.is_device(labels):  # not looked at: that would have to wait for them
+        return labels.reshape(leading)
     numbers = contiguous(labels, np.dtype(np.int64)).reshape(leading)
     if numbers.size and numbers.view(np.uint64).max() >= classes:  # negative ones are the largest then
         _validate.all_true(name, (labels >= 0) & (labels < classes), f"class numbers in [0, {classes - 1}]", labels)
@@ -252,6 +259,8 @@ def _class_numbers(name: str, labels: Array, leading: Shape, classes: int) -> np
 
 def _targets(name: str, labels: Array, shape: Shape, dtype: np.dtype[Any], high: float) -> Array:
     """Return labels as targets in [0, high], of `shape`."""
+    if arrays.is_device(labels):
+        return contiguous(labels, dtype).reshape(shape)
     targets = _validate.numbers_array(name, labels)
     inside = (targets >= 0) & (targets <= high) & np.isfinite(targets)
     _validate.all_true(name, inside, "finite targets >= 0" if math.isinf(high) else f"targets in [0, {high:g}]", targets)
@@ -264,7 +273,7 @@ def _fail_shape(name: str, labels: Array, shape: Shape) -> None:
 
 
 def _check_categorical(name: str, labels: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:
-    array = _validate.to_array(name, labels)
+    array = arrays.to_array(name, labels)
     if array.shape == shape:
         return _targets(name, array, shape, dtype, math.inf)
     if array.shape not in (shape[:-1], (*shape[:-1], 1)):
@@ -273,7 +282,7 @@ def _check_categorical(name: str, labels: Any, shape: Shape, dtype: np.dtype[Any
 
 
 def _check_sigmoid(name: str, labels: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:
-    array = _validate.to_array(name, labels)
+    array = arrays.to_array(name, labels)
     if array.shape == shape or (array.shape == shape[:-1] and shape[-1] == 1):
         return _targets(name, array, shape, dtype, 1.0)
     if array.shape not in (shape[:-1], (*shape[:-1], 1)):
@@ -282,15 +291,17 @@ def _check_sigmoid(name: str, labels: Any, shape: Shape, dtype: np.dtype[Any]) -
 
 
 def _check_values(name: str, labels: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:
-    values = _validate.numbers_array(name, labels)
+    values = arrays.to_array(name, labels)
+    values = values if arrays.is_device(values) else _validate.numbers_array(name, values)
     if values.shape != shape and not (values.shape == shape[:-1] and shape[-1] == 1):
         _validate.fail_value(name, f"of shape {shape}", values.shape)
-    _validate.all_true(name, np.isfinite(values), "finite", values)
-    return np.require(values.reshape(shape), dtype, "C")
+    if not arrays.is_device(values):
+        _validate.all_true(name, np.isfinite(values), "finite", values)
+    return contiguous(values.reshape(shape), dtype)
 
 
 def _check_custom(name: str, labels: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:  # noqa: ARG001 (the signature of a check)
-    return _validate.to_array(name, labels)
+    return arrays.to_array(name, labels)
 
 
 def _computed_by(operation: str) -> Callable[[Array, Array, Weights | None, float | None], tuple[float, Array]]:
@@ -302,7 +313,7 @@ def _computed_by(operation: str) -> Callable[[Array, Array, Weights | None, floa
         if outputs.ndim != 2:
             labels = labels.reshape((rows,) if labels.ndim < outputs.ndim else (rows, columns))
             outputs, weights = outputs.reshape(rows, columns), None if weights is None else weights.reshape(rows)
-        run = getattr(default_backend(), operation)
+        run = getattr(backend_of(outputs), operation)
         value, gradient = run(outputs, labels, weights, float(max(rows, 1)) if normalizer is None else normalizer)
         return value, gradient.reshape(shape)
 
@@ -312,7 +323,7 @@ def _computed_by(operation: str) -> Callable[[Array, Array, Weights | None, floa
 def _custom(name: str, function: LossFunction) -> Loss:
     def compute(outputs: Array, labels: Array, weights: Weights | None, normalizer: float | None) -> tuple[float, Array]:
         value, gradient = function(outputs, labels, sample_weight=weights, normalizer=normalizer)
-        gradient = _validate.float_array("loss gradient", gradient)
+        gradient = arrays.float_array("loss gradient", gradient)
         _validate.exact_shape("loss gradient", gradient, outputs.shape)
         return float(value), gradient
 

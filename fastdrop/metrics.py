@@ -6,6 +6,7 @@ Labels arrive as the loss takes them: class numbers of the outputs' leading axes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +14,9 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from fastdrop import _validate
+from fastdrop import _validate, arrays
 from fastdrop._types import Array
+from fastdrop.backends.select import backend_of
 
 MetricFunction: TypeAlias = Callable[[Array, Array], Any]
 MetricArgument: TypeAlias = Sequence[str | Callable[..., Any]]
@@ -29,6 +31,11 @@ class Metric:
 
     name: str
     compute: MetricFunction
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether it is `accuracy`, which is computed where the outputs are."""
+        return isinstance(self.compute, partial) and self.compute.func is accuracy
 
 
 def accuracy(outputs: Any, labels: Any, output_kind: str | None = None) -> Array:
@@ -49,15 +56,14 @@ def accuracy(outputs: Any, labels: Any, output_kind: str | None = None) -> Array
     ------
     ValueError: the shapes do not fit.
     """
-    outputs, labels = _validate.to_array("outputs", outputs), _validate.to_array("labels", labels)
+    outputs, labels = arrays.to_array("outputs", outputs), arrays.to_array("labels", labels)
     leading, columns = outputs.shape[:-1], outputs.shape[-1]
     if labels.shape not in (leading, (*leading, 1), outputs.shape):
         _validate.fail_value("labels", f"of shape {leading} or {outputs.shape}", labels.shape)
-    if columns == 1:
-        threshold = LOGIT_THRESHOLD if output_kind == "sigmoid_logits" else PROBABILITY_THRESHOLD
-        return np.asarray((outputs[..., 0] > threshold) == labels.reshape(leading))
-    is_targets = labels.shape == outputs.shape
-    return np.asarray(outputs.argmax(axis=-1) == (labels.argmax(axis=-1) if is_targets else labels.reshape(leading)))
+    threshold = LOGIT_THRESHOLD if output_kind == "sigmoid_logits" else PROBABILITY_THRESHOLD
+    rows = math.prod(leading)
+    goals = labels.reshape(rows, columns) if columns > 1 and labels.shape == outputs.shape else labels.reshape(rows)
+    return backend_of(outputs).hits(outputs.reshape(rows, columns), goals, threshold).reshape(leading)
 
 
 def mean_absolute_error(outputs: Any, labels: Any) -> Array:

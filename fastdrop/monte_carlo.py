@@ -14,9 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _validate, fusion
+from fastdrop import _validate, arrays, fusion
 from fastdrop._network import Network
 from fastdrop._types import Array, Shape
+from fastdrop.backends.select import backend_of, in_kind
 from fastdrop.inference import OUTPUT_KINDS, PROBABILISTIC_KINDS, known_kind, probabilities
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.chain import opened
@@ -138,7 +139,7 @@ def predict_mc(
     row_offset = _validate.integer("row_offset", row_offset, 0, MAX_ELEMENTS - 1)
     shared_rows = None if shared_rows is None else checked_shared_rows(shared_rows)
     return_samples = _validate.boolean("return_samples", return_samples)
-    x = _validate.float_array("x", x)
+    given, x = x, arrays.float_array("x", x)
     net._prepared(x[:0])  # builds the network, and checks the shape of x
     passes = MonteCarlo(num_samples, net.seed if seed is None else seed, shared_rows)
     run = _Run(net.layers, x.shape[1:], Pass(True, first_sample, row_offset, net._streams(), keep=False, monte_carlo=passes))
@@ -148,11 +149,16 @@ def predict_mc(
         rows, statistics = slice(start, start + run.rows_at_once), _Statistics(kind)
         for first, outputs in run.outputs(net._prepared(x[rows]), start):
             values = probabilities(outputs, kind)
+            values = arrays.on_host(values) if arrays.is_device(values) else values
             statistics.add(values)
             if samples is not None:
                 samples[first : first + len(values), rows] = values
         parts.append(statistics.results())
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    back = backend_of(x)
+    if arrays.is_device(x):
+        joined = {name: in_kind(back.copy_of(values), given) for name, values in joined.items()}
+        samples = None if samples is None else in_kind(back.copy_of(samples), given)
     return MonteCarloPrediction(**joined, samples=samples)
 
 
@@ -170,7 +176,7 @@ class _Run:
         """Yield (first pass, outputs (passes, rows, ...)) for rows of x, the first of which is number `start`."""
         y, _ = run_chain(self.before, x, INFERENCE)
         total, count = self._passes.passes, self._batches(len(x))
-        stacked = np.tile(y, (-(-total // count), *[1] * (y.ndim - 1)))
+        stacked = backend_of(y).concatenate([y] * -(-total // count))
         for batch in range(count):
             low, high = total * batch // count, total * (batch + 1) // count
             part = self.whole._replace(

@@ -19,12 +19,12 @@ from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
-from fastdrop import _validate
+from fastdrop import _validate, arrays
 from fastdrop._configurable import CLASS, describe, make
 from fastdrop._network import Network, TrainedParameter
 from fastdrop._types import Array, Backward, UpdateKind
 from fastdrop.backends.base import Update
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.select import backend_of
 from fastdrop.progress import Progress
 from fastdrop.schedules import SCHEDULES, AbstractSchedule
 
@@ -138,7 +138,7 @@ class AbstractOptimizer(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that `load_state_dict` needs; arrays are copies."""
-        state = {name: {slot: array.copy() for slot, array in slots.items()} for name, slots in self.state.items()}
+        state = {name: {slot: arrays.on_host(array) for slot, array in slots.items()} for name, slots in self.state.items()}
         return {"config": self.get_config(), "iterations": self.iterations, "state": state}
 
     def load_state_dict(self, d: dict[str, Any]) -> None:
@@ -184,7 +184,7 @@ class AbstractOptimizer(ABC):
         for name in names:
             array = slots.get(name)
             if array is None:
-                slots[name] = np.zeros_like(value)
+                slots[name] = backend_of(value).zeros(value.shape, value.dtype)
             elif not _fits(array, value):
                 slots[name] = _fitting(f"{name} of {parameter.name}", array, value)
         return slots
@@ -258,7 +258,7 @@ class AbstractFusable(AbstractOptimizer):
 
     def _update(self, value: Array, grad: Array, slots: Slots, learning_rate: float, weight_decay: float) -> None:
         rule = self._rule(learning_rate, weight_decay, value.dtype)
-        default_backend().update(self._as_update(value, slots, rule), grad)
+        backend_of(value).update(self._as_update(value, slots, rule), grad)
 
 
 class SGD(AbstractFusable):
@@ -386,12 +386,17 @@ def _learning_rate(value: Any) -> float | Schedule:
 
 def _fits(array: Any, value: Array) -> bool:
     """Return whether an array of state can be used as it is."""
-    return type(array) is np.ndarray and array.dtype == value.dtype and array.shape == value.shape and array.flags.carray
+    return (
+        type(array) is type(value)
+        and array.dtype == value.dtype
+        and array.shape == value.shape
+        and (arrays.is_device(array) or bool(array.flags.carray))
+    )
 
 
 def _fitting(name: str, array: Any, value: Array) -> Array:
     """Return a copy of an array of state that can be used; an error under that name unless it has the value's dtype and shape."""
-    if not isinstance(array, np.ndarray) or array.dtype != value.dtype:
+    if not (isinstance(array, np.ndarray) or arrays.is_device(array)) or array.dtype != value.dtype:
         _validate.fail_type(name, f"an array of dtype {value.dtype}", getattr(array, "dtype", type(array).__name__))
     _validate.exact_shape(name, array, value.shape)
-    return np.array(array, order="C")
+    return backend_of(value).copy_of(array)

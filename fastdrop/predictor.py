@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from fastdrop import _validate
+from fastdrop import _validate, arrays
 from fastdrop._types import Array, Shape
 from fastdrop.backends.base import contiguous
+from fastdrop.backends.select import backend_of, in_kind
 from fastdrop.layers.passes import Pass, Step, run_chain
 
 INFERENCE: Final = Pass(training=False, step=0, row_offset=0, sources={}, keep=False)
@@ -36,12 +37,13 @@ class Predictor:
     array([[0., 0.]], dtype=float32)
     """
 
-    __slots__ = ("_steps", "dtype", "input_shape")
+    __slots__ = ("_on_device", "_steps", "dtype", "input_shape")
 
-    def __init__(self, steps: Sequence[Step], input_shape: Shape, dtype: np.dtype[Any]) -> None:
+    def __init__(self, steps: Sequence[Step], input_shape: Shape, dtype: np.dtype[Any], on_device: bool) -> None:
         self._steps = tuple(step.frozen() for step in steps)
         self.input_shape = input_shape
         self.dtype = dtype
+        self._on_device = on_device
 
     def __call__(self, x: Any) -> Array:
         """Return the outputs.
@@ -58,8 +60,11 @@ class Predictor:
         ------
         TypeError, ValueError: bad arguments.
         """
-        x = _validate.float_array("x", x)
+        given, x = x, arrays.float_array("x", x)
+        arrays.same_place("x", x, "network", self._on_device)
         _validate.row_shape("predictor", self.input_shape, x.shape[1:])
         y, _ = run_chain(self._steps, contiguous(x, self.dtype), INFERENCE)
-        own = y.base is None and y is not x
-        return y if own or not np.may_share_memory(x, y) else y.copy()
+        backend = backend_of(y)
+        own = not self._on_device and y.base is None and y is not x
+        result: Array = in_kind(y if own or not backend.same_memory(x, y) else backend.copy_of(y), given)
+        return result

@@ -149,7 +149,7 @@ class Progress:
             "epoch": self.epoch,
             "begun": self.begun,
             "position": self.position,
-            "sums": self.sums,
+            "sums": {name: (float(total), count) for name, (total, count) in self.sums.items()},
             "plan": self.plan,
             "event": event and {"hook": event.hook, "number": event.number, "logs": _logs(event.logs)},
             "history": asdict(self.history),

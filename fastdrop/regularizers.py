@@ -6,9 +6,9 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from fastdrop import _configurable, _validate
+from fastdrop import _configurable, _validate, arrays
 from fastdrop._types import Array
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.select import backend_of
 
 
 class L1L2:
@@ -31,15 +31,17 @@ class L1L2:
         """Return the penalty as a float."""
         total = 0.0
         if self.l1:
-            total += self.l1 * float(np.abs(w).sum(dtype=np.float64))
+            here = arrays.on_host(w) if arrays.is_device(w) else w
+            total += self.l1 * float(np.abs(here).sum(dtype=np.float64))
         if self.l2:
-            total += self.l2 * default_backend().sum_of_squares(w)
+            total += self.l2 * backend_of(w).sum_of_squares(w)
         return total
 
     def add_gradient(self, w: Array, grad: Array) -> None:
         """Add the gradient of the penalty into `grad`."""
         if self.l1:
-            grad += self.l1 * np.sign(w)
+            signs = backend_of(w).copy_of(np.sign(arrays.on_host(w))) if arrays.is_device(w) else np.sign(w)
+            grad += self.l1 * signs
         if self.l2:
             grad += 2.0 * self.l2 * w
 

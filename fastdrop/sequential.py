@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from fastdrop import _configurable, _validate, evaluation, fusion, inference, layers, monte_carlo, serialization, training
+from fastdrop import _configurable, _validate, arrays, evaluation, fusion, inference, layers, monte_carlo, serialization, training
 from fastdrop._configurable import Config
 from fastdrop._types import Array, Shape
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.select import backend_of
 from fastdrop.errors import StateError
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.chain import AbstractChain
@@ -92,8 +92,8 @@ class Sequential(AbstractChain):
         ------
         RuntimeError: the network has no parameters yet.
         """
-        self._built()
-        return Predictor(self._plan, self._known_shape(), self.dtype)
+        on_device = any(parameter.device == "cuda" for _, parameter in self._built())
+        return Predictor(self._plan, self._known_shape(), self.dtype, on_device)
 
     # Parameters and gradients
 
@@ -110,10 +110,10 @@ class Sequential(AbstractChain):
         """
         max_norm = _validate.real("max_norm", max_norm, 0.0, open_low=True)
         grads = [parameter.grad for _, parameter in self._built() if parameter.trainable]
-        norm = math.sqrt(sum(map(default_backend().sum_of_squares, grads)))
+        norm = math.sqrt(sum(backend_of(grad).sum_of_squares(grad) for grad in grads))
         if max_norm < norm < math.inf:
             for grad in grads:
-                np.multiply(grad, max_norm / norm, out=grad)
+                grad *= max_norm / norm  # noqa: PLW2901  (in place)
         return norm
 
     def penalty(self) -> float:
@@ -121,8 +121,8 @@ class Sequential(AbstractChain):
         return sum((parameter.penalty() for _, parameter in self._built()), 0.0)
 
     def state_dict(self) -> dict[str, Array]:
-        """Return copies of all parameters' values by name: {"1.weight": array, ...}."""
-        return {name: parameter.value.copy() for name, parameter in self._built()}
+        """Return copies of all parameters' values by name, NumPy arrays wherever the network is: {"1.weight": array, ...}."""
+        return {name: arrays.on_host(parameter.value) for name, parameter in self._built()}
 
     def load_state_dict(self, d: Mapping[str, Any], strict: bool = True) -> None:
         """Replace parameters by name; everything is checked before anything is changed.

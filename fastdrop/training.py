@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from fastdrop import _validate, losses, optim
 from fastdrop import metrics as metric_table
 from fastdrop._network import Network
 from fastdrop._run import Run, do_step
 from fastdrop._types import Array
+from fastdrop.backends.select import in_kind, received
 from fastdrop.callbacks import (
     Callback,
     CSVLogger,
@@ -65,7 +66,7 @@ def train_on_batch(
 
     Returns
     -------
-    loss : float
+    loss : float, or on a GPU an array without axes
         Before the update, without penalties.
 
     Raises
@@ -84,9 +85,9 @@ def train_on_batch(
         checked = resolved.check("labels", labels, outputs.shape, outputs.dtype)
         return resolved.compute(outputs, checked, losses.check_weights(sample_weight, outputs.shape[:-1]), None)
 
-    value, _ = do_step(net, x, compute, optimizer, step, row_offset)
+    value, _ = do_step(net, received(x), compute, optimizer, step, row_offset)
     net.output_kind = resolved.output_kind or net.output_kind
-    return value
+    return cast(float, in_kind(value, x))
 
 
 def fit(

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from device import SIMULATED, OnDevice
 
-from fastdrop import activations, functional
 from fastdrop.backends import select
 from fastdrop.backends.base import AbstractBackend
 
 BACKENDS = ["reference", "cpu", "cuda"]
+CUDA_FILES = {"test_contract.py", "test_seam.py"}
+"""Whose tests the CUDA backend always does, besides those of its own; FASTDROP_TEST_CUDA=1 lets it do all."""
 
 hypothesis.settings.register_profile(
     "fastdrop",
@@ -39,6 +40,21 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", "ignore:.* encountered in scalar:RuntimeWarning")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Simulated kernels are slow: leave out most tests on the CUDA backend unless they are asked for."""
+    if os.environ.get("FASTDROP_TEST_CUDA") == "1":
+        return
+    left = [item for item in items if _on_cuda(item) and item.path.name not in CUDA_FILES]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in set(left)]
+
+
+def _on_cuda(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("backend") == "cuda"
+
+
 @pytest.fixture(scope="module", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> AbstractBackend:
     """Each backend in turn, through the seam."""
@@ -55,8 +71,7 @@ def reference() -> AbstractBackend:
 def on_backend(backend: AbstractBackend) -> Iterator[AbstractBackend]:
     """The functional operations, done by each backend in turn."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (functional, activations):
-            patch.setattr(module, "default_backend", lambda: backend)
+        patch.setattr(select, "default_backend", lambda: backend)
         yield backend
 
 

@@ -22,6 +22,7 @@ class OnDevice:
     def __init__(self, backend: AbstractBackend) -> None:
         self._backend = backend
         self.name = backend.name
+        self.implementation = type(backend)
 
     def __getattr__(self, operation: str) -> Any:
         function = getattr(self._backend, operation)

@@ -15,10 +15,10 @@ import fastdrop
 ROOT = Path(fastdrop.__file__).parent
 
 ORDER = [  # low to high: a module imports only from what stands before it, or from within its own package
-    "_version", "errors", "_types",
+    "_version", "errors", "_types", "_device",
     "_validate", "rng", "mask", "window", "_config",
-    "backends.base", "backends.reference", "backends.formulas", "backends.cpu", "backends.select",
-    "activations", "fused", "convolved", "functional",
+    "backends.base", "backends.reference", "backends.formulas", "backends.cpu", "backends.cuda", "backends.select",
+    "arrays", "activations", "fused", "convolved", "functional",
     "_configurable", "progress", "_interrupt", "_network", "_files", "_display",
     "init", "constraints", "regularizers", "losses", "metrics", "schedules", "optim",
     "layers", "rates", "fusion", "predictor",
@@ -124,7 +124,8 @@ def test_only_selection_imports_a_backend() -> None:
 
 HEAVY = {
     "numba": ("_config", "backends.cpu", "backends.formulas"),
-    "llvmlite": ("_config", "backends.cpu", "backends.formulas", "benchmark"),
+    "nvmath": ("backends.cuda",),
+    "llvmlite": ("_config", "backends.cpu", "backends.cuda", "backends.formulas", "benchmark"),
     "safetensors": ("_files",),
     "tqdm": ("_display", "experiments", "cli"),
     "tabulate": ("cli",),
@@ -195,7 +196,7 @@ def test_public_names_resolve() -> None:
 
 
 NUMBA_OPTIONS = {"parallel", "fastmath", "error_model", "nogil", "boundscheck"}
-OPTION_FILES = {"backends.cpu._jit", "backends.formulas._formula"}
+OPTION_FILES = {"backends.cuda._jit", "backends.cpu._jit", "backends.formulas._formula"}
 OTHER_COMPILERS = {"benchmark.peers.jax"}
 
 

@@ -21,11 +21,17 @@ from fastdrop.errors import ArgumentValueError
 pytestmark = pytest.mark.filterwarnings("ignore::fastdrop.errors.AllDroppedWarning")
 
 OPERATIONS = sorted(AbstractBackend.__abstractmethods__)
+OF_ARRAYS = {"concatenate", "copy_of", "empty", "hits", "same_memory", "sum_of", "take", "zeros"}
+"""What is NumPy's own business unless a backend has arrays of its own."""
+
+
+def _class(backend: AbstractBackend) -> type:
+    return getattr(backend, "implementation", type(backend))
 
 
 def test_the_list_of_operations_is_complete() -> None:
     public = {name for name, _ in inspect.getmembers(AbstractBackend, inspect.isfunction) if not name.startswith("_")}
-    assert set(OPERATIONS) == public
+    assert set(OPERATIONS) == public - OF_ARRAYS
     assert len(OPERATIONS) >= 17
 
 
@@ -33,16 +39,16 @@ def test_the_list_of_operations_is_complete() -> None:
 def test_signatures_are_the_same(backend: AbstractBackend, operation: str) -> None:
     """Names, order and defaults of all arguments, and the annotations."""
     wanted = inspect.signature(getattr(AbstractBackend, operation))
-    got = inspect.signature(getattr(type(backend), operation))
+    got = inspect.signature(getattr(_class(backend), operation))
     assert [(p.name, p.default, p.kind) for p in got.parameters.values()] == [
         (p.name, p.default, p.kind) for p in wanted.parameters.values()
     ]
-    assert getattr(type(backend), operation) is not getattr(AbstractBackend, operation), "not implemented"
+    assert getattr(_class(backend), operation) is not getattr(AbstractBackend, operation), "not implemented"
 
 
 def test_a_backend_adds_no_public_operation(backend: AbstractBackend) -> None:
-    public = {name for name, _ in inspect.getmembers(type(backend), inspect.isfunction) if not name.startswith("_")}
-    assert public == set(OPERATIONS)
+    public = {name for name, _ in inspect.getmembers(_class(backend), inspect.isfunction) if not name.startswith("_")}
+    assert public - OF_ARRAYS == set(OPERATIONS)
 
 
 @pytest.mark.parametrize("name", select.BACKENDS)
@@ -53,7 +59,7 @@ def test_selection_by_name(name: str) -> None:
 
 
 def test_selection_of_an_unknown_name() -> None:
-    with pytest.raises(ArgumentValueError, match=r"`backend` must be one of cpu, reference, got 'gpu'"):
+    with pytest.raises(ArgumentValueError, match=r"`backend` must be one of cpu, reference, cuda, got 'gpu'"):
         select.backend("gpu")
 
 

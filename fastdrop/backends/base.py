@@ -19,12 +19,14 @@ of them, on which all operations work as on any others, and `scatter` and `updat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._types import ActivationKind, Array, Domain, Indices, UpdateKind
+from fastdrop._device import DeviceArray
+from fastdrop._types import ActivationKind, Array, Domain, Indices, Shape, UpdateKind
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
 from fastdrop.window import Window
@@ -128,11 +130,13 @@ def needs_z(activation: ActivationKind) -> bool:
     return activation not in GRADIENT_FROM_OUTPUT
 
 
-def contiguous(array: Array, dtype: np.dtype[Any] | None = None) -> Array:
+def contiguous(array: Any, dtype: np.dtype[Any] | None = None) -> Array:
     """Return the array C-contiguous, aligned, and of a dtype: itself, if it is."""
+    if isinstance(array, DeviceArray):
+        return cast(Array, array if dtype is None else array.astype(dtype))
     flags = array.flags
     if flags.c_contiguous and flags.aligned and (dtype is None or array.dtype == dtype):
-        return array
+        return cast(Array, array)
     return np.require(array, dtype, ["C", "A"])
 
 
@@ -140,6 +144,33 @@ class AbstractBackend(ABC):
     """The list of array operations. Final subclasses: `ReferenceBackend`, `CpuBackend`."""
 
     name: ClassVar[str]
+
+    # Arrays: NumPy's, except where a backend has its own
+
+    def empty(self, shape: Shape, dtype: npt.DTypeLike) -> Array:
+        """Return a new array, not filled."""
+        return np.empty(shape, dtype)
+
+    def zeros(self, shape: Shape, dtype: npt.DTypeLike) -> Array:
+        """Return a new array of +0.0."""
+        return np.zeros(shape, dtype)
+
+    def copy_of(self, array: Any) -> Array:
+        """Return a copy of an array, of whichever backend, here: C-contiguous."""
+        return array.copy_to_host() if isinstance(array, DeviceArray) else np.array(array, order="C")
+
+    def concatenate(self, parts: Sequence[Array]) -> Array:
+        """Return arrays one after the other along axis 0: new, or the single one itself."""
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def take(self, array: Array, rows: Indices, out: Array | None = None) -> Array:
+        """Return the rows of an array with those numbers, all of them in range."""
+        # With mode "clip" NumPy gathers straight into the buffer.
+        return np.take(array, rows, axis=0, out=out, mode="clip")
+
+    def same_memory(self, a: Array, b: Array) -> bool:
+        """Return whether two arrays may share memory."""
+        return np.may_share_memory(a, b)
 
     # Random words and decisions
 
@@ -377,6 +408,22 @@ class AbstractBackend(ABC):
         self, predictions: Array, labels: Array, weights: npt.NDArray[np.float64] | None, normalizer: float
     ) -> tuple[float, Array]:
         """``l = mean_j (p_j - t_j)**2``; gradient ``2 (p - t) / columns * weight / normalizer``. Labels are (rows, columns)."""
+
+    # Metrics
+
+    def hits(self, outputs: Array, labels: Array, threshold: float) -> Array:
+        """Return for each row of outputs (rows, columns) whether its largest element is where the label says: bool (rows,).
+
+        Labels are class numbers (rows,), or (rows, columns), whose largest element says it. With one column, it is whether
+        (output > threshold) is the label.
+        """
+        if outputs.shape[1] == 1:
+            return np.asarray((outputs[:, 0] > threshold) == labels)
+        return np.asarray(outputs.argmax(axis=1) == (labels.argmax(axis=1) if labels.ndim == 2 else labels))
+
+    def sum_of(self, values: Array) -> float:
+        """Return the sum of all elements, added up in binary64."""
+        return float(values.sum(dtype=np.float64))
 
     # Updates of parameters, in place
 

@@ -1,11 +1,16 @@
-"""Which backend does the work: the only place that imports a backend, and only when it is used."""
+"""Which backend does the work: the only place that imports a backend, and only when it is used.
+
+Arrays decide: those in the memory of a GPU belong to the CUDA backend, all others to the CPU's.
+"""
 
 from __future__ import annotations
 
 import os
 from functools import cache
+from typing import Any
 
 from fastdrop import _validate
+from fastdrop._device import DeviceArray, is_foreign
 from fastdrop.backends.base import AbstractBackend
 
 BACKENDS = ("cpu", "reference", "cuda")
@@ -39,3 +44,27 @@ def backend(name: str) -> AbstractBackend:
 def default_backend() -> AbstractBackend:
     """Return the backend for NumPy arrays: "cpu", or the one named by FASTDROP_BACKEND."""
     return backend(os.environ.get(BACKEND_VARIABLE, "cpu"))
+
+
+def backend_of(array: Any) -> AbstractBackend:
+    """Return the backend that an array belongs to."""
+    return backend("cuda") if isinstance(array, DeviceArray) else default_backend()
+
+
+def received(value: Any) -> Any:
+    """Return what a user gave: an array of any library on a GPU as a `DeviceArray`, everything else as it is."""
+    if isinstance(value, DeviceArray) or not is_foreign(value):
+        return value
+    backend("cuda")
+    from fastdrop.backends.cuda.interop import receive
+
+    return receive(value)
+
+
+def in_kind(result: Any, like: Any) -> Any:
+    """Return a result as an array of the library that the user's array belongs to."""
+    if not isinstance(result, DeviceArray) or isinstance(like, DeviceArray) or not is_foreign(like):
+        return result
+    from fastdrop.backends.cuda.interop import give
+
+    return give(result, like)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastdrop import activations
 from fastdrop._types import ActivationKind, Array
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.select import backend_of
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.passes import InnerBackward, Pass, Updates
 
@@ -31,7 +31,7 @@ class Activation(AbstractLayer):
 
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:  # noqa: ARG002
         """Return (y, backward); x itself for "linear"."""
-        backend = default_backend()
+        backend = backend_of(x)
         kind = activations.get(self.activation)
         if kind == ActivationKind.LINEAR:
             return x, lambda dy, _want_dx, _updates: dy

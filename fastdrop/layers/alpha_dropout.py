@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from fastdrop._types import Array, Shape
 from fastdrop.backends.base import SELU_ALPHA, SELU_SCALE
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.select import backend_of
 from fastdrop.layers.dropout import AbstractMasked
 from fastdrop.layers.passes import InnerBackward, Pass
 from fastdrop.mask import BoundMask
@@ -107,7 +107,7 @@ class AlphaDropout(AbstractMasked):
         bound = self.bound(x.shape, pass_) if pass_.training else None
         if bound is None:
             return x, lambda dy, _want_dx, _updates: dy
-        mask, backend = bound, default_backend()
+        mask, backend = bound, backend_of(x)
         _, shift, fill = affine(self.keep_prob(x.shape))
         y = backend.affine_dropout_forward(x, mask, shift, fill)
         return y, lambda dy, _want_dx, _updates: backend.dropout_backward(dy, mask)

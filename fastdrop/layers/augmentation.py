@@ -11,10 +11,10 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _validate
+from fastdrop import _validate, arrays
 from fastdrop._configurable import Config
 from fastdrop._types import Array, Domain, Indices, Shape
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.select import backend_of, default_backend
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.passes import InnerBackward, Pass
 
@@ -49,7 +49,13 @@ class AbstractAugmentation(AbstractLayer):
             return x, lambda dy, _want_dx, _updates: dy
         words = default_backend().words(pass_.key(self), Domain.AUGMENTATION, pass_.row_offset * WORDS, len(x) * WORDS)
         each = words.reshape(len(x), WORDS)
-        return self._moved(x, each, back=False), lambda dy, _want_dx, _updates: self._moved(dy, each, back=True)
+        return self._anywhere(x, each, back=False), lambda dy, _want_dx, _updates: self._anywhere(dy, each, back=True)
+
+    def _anywhere(self, x: Array, words: Words, *, back: bool) -> Array:
+        """Do `_moved` on the host, with copies there and back for images on a GPU."""
+        if not arrays.is_device(x):
+            return self._moved(x, words, back=back)
+        return backend_of(x).copy_of(self._moved(arrays.on_host(x), words, back=back))
 
     def _arguments(self) -> Config:
         return super()._arguments() | {"seed": self.own_seed}

@@ -10,16 +10,17 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from fastdrop import _configurable, _validate
+from fastdrop import _configurable, _validate, arrays
 from fastdrop._configurable import Config
 from fastdrop._types import Array, Backward, Shape
 from fastdrop.backends.base import contiguous
+from fastdrop.backends.select import backend, in_kind
 from fastdrop.errors import StaleBackwardError, StateError
-from fastdrop.layers.parameter import BUILDING, Parameter
+from fastdrop.layers.parameter import BUILDING, DEVICES, Parameter
 from fastdrop.layers.passes import InnerBackward, Pass, Source, Step, Updates, seed_of
 from fastdrop.mask import MAX_ELEMENTS
 from fastdrop.rng import MASK32, Key, new_seed
@@ -104,17 +105,18 @@ class AbstractLayer(ABC):
         counted = training and step is None
         step = self.step_count if step is None else _validate.integer("step", step, 0, MASK32)
         row_offset = _validate.integer("row_offset", row_offset, 0, MAX_ELEMENTS - 1)
-        x = self._prepared(x)
+        given, x = x, self._prepared(x)
         versions = [(parameter, parameter.version) for _, parameter in self._named or ()]
         y, inner = self.apply(x, Pass(training, step, row_offset, self._streams(), keep))
         if counted:
             self.step_count = step + 1
-        y_shape, y_dtype = y.shape, y.dtype
+        y_shape, y_dtype, on_device = y.shape, y.dtype, arrays.is_device(y)
 
         def backward(dy: Any, input_gradient: bool = False, updates: Updates | None = None) -> Array | None:
             input_gradient = _validate.boolean("input_gradient", input_gradient)
-            dy = _validate.float_array("dy", dy, min_ndim=0)
+            theirs, dy = dy, arrays.float_array("dy", dy, min_ndim=0)
             _validate.exact_shape("dy", dy, y_shape)
+            arrays.same_place("dy", dy, "y", on_device)
             for parameter, version in versions:
                 if parameter.version != version:
                     raise StaleBackwardError(f"`{parameter.name}` was changed between this forward pass and its backward pass")
@@ -124,15 +126,17 @@ class AbstractLayer(ABC):
             if row_offset == 0:
                 for parameter, _ in versions:
                     parameter.add_penalty_gradient()
-            return dx if input_gradient else None
+            return in_kind(dx, theirs) if input_gradient else None
 
-        return y, backward
+        return in_kind(y, given), backward
 
     def _prepared(self, x: Any) -> Array:
         """Return x checked, C-contiguous and of the dtype that the layer computes in; build the layer if need be."""
-        x = _validate.float_array("x", x)
+        x = arrays.float_array("x", x)
         if x.shape[1:] != self._seen_shape or self._named is None:
             self._fit(x.shape[1:])
+        if self._named:
+            arrays.same_place("x", x, "network", self._named[0][1].device == "cuda")
         dtype = self._named[0][1].dtype if self._named else self.dtype or x.dtype
         return contiguous(x, dtype)
 
@@ -310,6 +314,18 @@ class AbstractLayer(ABC):
     def config(self) -> Config:
         """Return the description that makes this layer again: the class, and the arguments that were given."""
         return _configurable.describe(self, self._arguments())
+
+    def to(self, device: str) -> Self:
+        """Move all parameters to "cuda", a GPU, or back to "cpu"; return the layer itself, which then takes arrays from there.
+
+        Raises
+        ------
+        ValueError: another device. BackendError: "cuda" is not to be had here. RuntimeError: no parameters yet.
+        """
+        backend(_validate.choice("device", device, DEVICES))
+        for _, parameter in self._built():
+            parameter.to(device)
+        return self
 
     def _arguments(self) -> Config:
         """Return the arguments that are not attributes of the same name, or not JSON-able."""

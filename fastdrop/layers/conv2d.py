@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from fastdrop import _validate, activations, convolved
 from fastdrop._configurable import Config
 from fastdrop._types import ActivationKind, Array, Shape
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.select import backend_of
 from fastdrop.constraints import AbstractConstraint
 from fastdrop.convolved import ConvBackward
 from fastdrop.init import AbstractInitializer
@@ -175,7 +175,7 @@ class FusedConv2D:
         window = conv.window((x.shape[1], x.shape[2]))
         y_shape = len(x), *window.places, conv.filters
         return convolved.conv2d(
-            default_backend(),
+            backend_of(weight),
             x,
             weight,
             bias,
@@ -193,7 +193,8 @@ class FusedConv2D:
         weight, bias = self.conv.weight, self.conv.bias
         assert weight is not None
         step = replace(self, input_dropout=copy.copy(self.input_dropout), output_dropout=copy.copy(self.output_dropout))
-        return FrozenConv2D(step, weight.value.copy(), None if bias is None else bias.value.copy())
+        backend = backend_of(weight.value)
+        return FrozenConv2D(step, backend.copy_of(weight.value), None if bias is None else backend.copy_of(bias.value))
 
 
 @dataclass(frozen=True, slots=True)

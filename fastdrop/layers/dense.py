@@ -11,13 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
-
 from fastdrop import _validate, activations, fused
 from fastdrop._configurable import Config
 from fastdrop._types import ActivationKind, Array, Shape
-from fastdrop.backends.base import PackedWeight
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.base import PackedWeight, Update
+from fastdrop.backends.select import backend_of
 from fastdrop.constraints import AbstractConstraint
 from fastdrop.fused import Kept
 from fastdrop.init import AbstractInitializer
@@ -143,8 +141,9 @@ class FusedDense:
         weight_dropout = self.dense.weight_dropout
         if weight_dropout is not None and pass_.monte_carlo is not None and pass_.monte_carlo.passes > 1:
             whole = replace(self, gives_kept=False)
-            return np.concatenate([whole.apply(rows, one)[0] for rows, one in pass_.each(x)]), no_backward
-        backend, w, weight_mask = default_backend(), weight.value, None
+            return backend_of(x).concatenate([whole.apply(rows, one)[0] for rows, one in pass_.each(x)]), no_backward
+        w, weight_mask = weight.value, None
+        backend = backend_of(w)
         if weight_dropout is not None:
             weight_mask = weight_dropout.bind(w.shape, pass_.without_rows(), as_matrix=False)
             w = w if weight_mask is None else backend.dropout_forward(w, weight_mask)
@@ -165,7 +164,7 @@ class FusedDense:
             dy = dy if len(y_shape) == 2 else dy.reshape(matrix_shape)
             dy = dy if units is None else fused.compact(backend, dy, units)
             dx = inner(dy, want_dx, dweight, dbias, True)
-            if weight_mask is not None and isinstance(dweight, np.ndarray):
+            if weight_mask is not None and dweight is not None and not isinstance(dweight, Update):
                 weight.grad += backend.dropout_backward(dweight, weight_mask, dweight)
             return dx if dx is None or len(x_shape) == 2 else dx.reshape(x_shape)
 
@@ -176,8 +175,8 @@ class FusedDense:
         weight, bias = self.dense.weight, self.dense.bias
         assert weight is not None
         return FrozenDense(
-            default_backend().pack_weight(weight.value),
-            None if bias is None else bias.value.copy(),
+            backend_of(weight.value).pack_weight(weight.value),
+            None if bias is None else backend_of(bias.value).copy_of(bias.value),
             self.activation,
             copy.copy(self.input_dropout),
             copy.copy(self.output_dropout),
@@ -202,7 +201,8 @@ class FrozenDense:
         input_mask, output_mask = _bind(self.input_dropout, x_shape, pass_), _bind(self.output_dropout, y_shape, pass_)
         if x.ndim != 2:
             x = x.reshape(math.prod(x_shape[:-1]), x_shape[-1])
-        y, _ = default_backend().dense_forward(x, self.weight, self.bias, self.activation, input_mask, output_mask, keep_z=False)
+        backend, masks = backend_of(x), (input_mask, output_mask)
+        y, _ = backend.dense_forward(x, self.weight, self.bias, self.activation, *masks, keep_z=False)
         return y if len(y_shape) == 2 else y.reshape(y_shape), no_backward
 
     def frozen(self) -> FrozenDense:
@@ -217,4 +217,4 @@ def _bind(dropout: Dropout | None, shape: Shape, pass_: Pass) -> BoundMask | Non
 
 def _dropped_gradient(weight: Parameter) -> Array | None:
     """Return an array for the gradient of what stands in place of a weight; None while it is frozen."""
-    return np.zeros(weight.shape, weight.dtype) if weight.trainable else None
+    return backend_of(weight.value).zeros(weight.shape, weight.dtype) if weight.trainable else None

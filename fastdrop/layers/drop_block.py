@@ -9,7 +9,7 @@ from typing import Any
 
 from fastdrop import _validate
 from fastdrop._types import Array, Shape
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.select import backend_of
 from fastdrop.layers.dropout import AbstractMasked
 from fastdrop.layers.passes import InnerBackward, Pass
 from fastdrop.mask import BoundMask
@@ -98,6 +98,6 @@ class DropBlock2D(AbstractMasked):
         bound = self.bound(x.shape, pass_, as_matrix=True) if pass_.training else None
         if bound is None:
             return x, lambda dy, _want_dx, _updates: dy
-        seeds, size, backend = bound, self.block_size, default_backend()
+        seeds, size, backend = bound, self.block_size, backend_of(x)
         y = backend.drop_block_forward(x, seeds, size)
         return y, lambda dy, _want_dx, _updates: backend.drop_block_backward(dy, seeds, size)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 from fastdrop import _validate
 from fastdrop._configurable import Config
 from fastdrop._types import Array, MaskKind, Shape
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.select import backend_of
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.passes import InnerBackward, Pass
 from fastdrop.mask import BoundMask, Mask
@@ -189,5 +189,5 @@ class Dropout(AbstractMasked):
         bound = self.bind(x.shape, pass_, as_matrix=False)
         if bound is None:
             return x, lambda dy, _want_dx, _updates: dy
-        mask, backend = bound, default_backend()
+        mask, backend = bound, backend_of(x)
         return backend.dropout_forward(x, mask), lambda dy, _want_dx, _updates: backend.dropout_backward(dy, mask)

@@ -9,13 +9,11 @@ import math
 from abc import abstractmethod
 from typing import Any, ClassVar
 
-import numpy as np
-
 from fastdrop import _validate
 from fastdrop._configurable import Config
 from fastdrop._types import MONTE_CARLO_DOMAIN, Array, Domain
 from fastdrop.backends.base import Normals
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.select import backend_of
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.passes import InnerBackward, Pass
 from fastdrop.mask import MAX_ELEMENTS
@@ -38,7 +36,7 @@ class AbstractNoise(AbstractLayer):
         silent = pass_.monte_carlo is not None and not self.multiplies
         if not pass_.training or self.stddev == 0.0 or silent:
             return x, lambda dy, _want_dx, _updates: dy
-        row_size, backend = math.prod(x.shape[1:]), default_backend()
+        row_size, backend = math.prod(x.shape[1:]), backend_of(x)
         if (pass_.row_offset + len(x)) * row_size > MAX_ELEMENTS:
             wanted = f"such that all elements are below 2**58 (rows of {row_size})"
             _validate.fail_value("row_offset", wanted, pass_.row_offset)
@@ -47,8 +45,7 @@ class AbstractNoise(AbstractLayer):
         for rows, one in pass_.each(x):
             normals = Normals(one.key(self), pass_.row_offset * row_size, self.stddev, self.multiplies, domain)
             parts.append(backend.noise_forward(rows, normals))
-        y = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return y, lambda dy, _want_dx, _updates: backend.noise_backward(dy, normals)
+        return backend.concatenate(parts), lambda dy, _want_dx, _updates: backend.noise_backward(dy, normals)
 
     def _arguments(self) -> Config:
         return super()._arguments() | {"seed": self.own_seed}

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from fastdrop import _validate
+from fastdrop import _validate, arrays
 from fastdrop._types import Array, Shape
+from fastdrop.backends.base import AbstractBackend, contiguous
+from fastdrop.backends.select import backend, backend_of, default_backend
 from fastdrop.constraints import AbstractConstraint
 from fastdrop.init import AbstractInitializer
 from fastdrop.regularizers import L1L2
@@ -17,6 +19,8 @@ from fastdrop.rng import Key
 
 DEFAULT_DTYPE: Final = np.dtype(np.float32)
 UNPLACED: Final = Key(0, 0, 0)
+
+DEVICES: Final = ("cpu", "cuda")
 
 BUILDING: Final = threading.RLock()
 """Held while parameters are made, so that first calls from several threads make them once."""
@@ -83,6 +87,7 @@ class Parameter:
         self._initial = value if isinstance(value, Initial) else None
         self._value = None if isinstance(value, Initial) else _owned(value)
         self._grad: Array | None = None
+        self.device = "cuda" if arrays.is_device(self._value) else "cpu"
         self.trainable = trainable
         if grad is not None:
             self.grad = grad
@@ -108,7 +113,7 @@ class Parameter:
         if self._value is None:
             with BUILDING:
                 if self._initial is not None:
-                    self._value, self._initial = self._initial.make(), None
+                    self._value, self._initial = self._here(self._initial.make()), None
         assert self._value is not None
         return self._value
 
@@ -120,7 +125,7 @@ class Parameter:
     def grad(self) -> Array:
         """The gradient: backward passes add into it. Assigning copies, after a check of the shape, to the same dtype."""
         if self._grad is None:
-            self._grad = np.zeros(self.shape, self.dtype)
+            self._grad = self._backend.zeros(self.shape, self.dtype)
         return self._grad
 
     @grad.setter
@@ -131,7 +136,10 @@ class Parameter:
     def needs_grad(self) -> bool:
         """Whether an update needs the gradient's array: a penalty enters there, or it holds something else than +0.0."""
         grad = self._grad
-        return self.regularizer is not None or (grad is not None and bool(grad.view(f"u{grad.itemsize}").any()))
+        if self.regularizer is not None or grad is None:
+            return self.regularizer is not None
+        bits = arrays.on_host(grad) if arrays.is_device(grad) else grad
+        return bool(bits.view(f"u{bits.itemsize}").any())
 
     @property
     def trainable(self) -> bool:
@@ -144,9 +152,25 @@ class Parameter:
 
     def checked(self, name: str, value: Any) -> Array:
         """Return a copy of `value` in this parameter's dtype; an error under that name unless it has its shape."""
-        array = _validate.float_array(name, value)
+        array = arrays.float_array(name, value)
         _validate.exact_shape(name, array, self.shape)
-        return np.array(array, dtype=self.dtype, order="C")
+        return self._here(contiguous(array, self.dtype))
+
+    @property
+    def _backend(self) -> AbstractBackend:
+        return backend("cuda") if self.device == "cuda" else default_backend()
+
+    def _here(self, array: Array) -> Array:
+        """Return a copy of an array where the parameter is."""
+        return self._backend.copy_of(array)
+
+    def to(self, device: str) -> None:
+        """Move value and gradient to "cuda" or "cpu"; forward passes that are still outstanding cannot be gone back through."""
+        if device != self.device:
+            self.device = device
+            self._value = None if self._value is None else self._here(self._value)
+            self._grad = None if self._grad is None else self._here(self._grad)
+            self.mark_changed()
 
     def replace(self, array: Array) -> None:
         """Make an array that `checked` returned the value."""
@@ -183,4 +207,5 @@ class Parameter:
 
 
 def _owned(value: Any) -> Array:
-    return np.array(_validate.float_array("value", value), order="C")
+    array = arrays.float_array("value", value)
+    return backend_of(array).copy_of(array)

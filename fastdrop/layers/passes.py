@@ -81,8 +81,9 @@ class Pass(NamedTuple):
             yield x, self
             return
         one, passes = self.monte_carlo._replace(passes=1), self.monte_carlo.passes
-        for i, rows in enumerate(x.reshape(passes, len(x) // passes, *x.shape[1:])):
-            yield rows, self._replace(step=self.step + i, monte_carlo=one)
+        count = len(x) // passes
+        for i in range(passes):
+            yield x[i * count : (i + 1) * count], self._replace(step=self.step + i, monte_carlo=one)
 
 
 def seed_of(lineage: Sequence[AbstractLayer], root_seed: int | None = None) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastdrop import _validate
 from fastdrop._types import Array, Shape
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.select import backend_of
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.passes import InnerBackward, Pass
 from fastdrop.window import PADDINGS, Pair, Window, pair, window_of
@@ -81,7 +81,7 @@ class MaxPool2D(AbstractPool2D):
 
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:  # noqa: ARG002
         """Return (y, backward)."""
-        window, backend = self.window((x.shape[1], x.shape[2])), default_backend()
+        window, backend = self.window((x.shape[1], x.shape[2])), backend_of(x)
         return backend.max_pool_forward(x, window), lambda dy, _want_dx, _updates: backend.max_pool_backward(dy, x, window)
 
 
@@ -97,7 +97,7 @@ class AvgPool2D(AbstractPool2D):
 
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:  # noqa: ARG002
         """Return (y, backward)."""
-        window, backend = self.window((x.shape[1], x.shape[2])), default_backend()
+        window, backend = self.window((x.shape[1], x.shape[2])), backend_of(x)
         return backend.average_pool_forward(x, window), lambda dy, _want_dx, _updates: backend.average_pool_backward(dy, window)
 
 
@@ -135,7 +135,7 @@ class GlobalAveragePool2D(AbstractLayer):
 
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:  # noqa: ARG002
         """Return (y, backward)."""
-        image, backend = (x.shape[1], x.shape[2]), default_backend()
+        image, backend = (x.shape[1], x.shape[2]), backend_of(x)
         window = window_of(image, image, image, (1, 1), "valid", f"layer {self.name!r}")
         y = backend.average_pool_forward(x, window)
         shape = (len(x), *self._output_shape(x.shape[1:]))

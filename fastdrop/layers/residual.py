@@ -30,7 +30,7 @@ class ResidualStep:
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
         """Return (y, backward); ``dx = dy + df(dy)``. Where all of f is dropped, it is not computed."""
         if self.gate is not None and self.gate.drops_all(len(x), pass_):
-            return x + x.dtype.type(0), lambda dy, _want_dx, _updates: dy
+            return x + 0.0, lambda dy, _want_dx, _updates: dy
         fx, inner = run_chain(self.steps, x, pass_)
 
         def backward(dy: Array, want_dx: bool, updates: Updates) -> Array | None:

@@ -10,7 +10,7 @@ from fastdrop._device import DeviceArray
 from fastdrop._types import ActivationKind, Indices, MaskKind
 from fastdrop.backends.base import AbstractBackend, PackedWeight, Update, needs_z
 from fastdrop.backends.cuda import dense, updates
-from fastdrop.backends.cuda._arrays import compute_dtype, empty, fill, upload, zeros
+from fastdrop.backends.cuda._arrays import compute_dtype, empty, upload, zeros
 from fastdrop.backends.cuda._jit import launch
 from fastdrop.backends.cuda._masks import prepare
 from fastdrop.backends.cuda._products import multiply
@@ -41,7 +41,9 @@ class MatrixOperations(AbstractBackend):
         if isinstance(target, Update):
             return zeros(target.value.shape, target.value.dtype)
         array: DeviceArray = target
-        return array if accumulate else fill(array, 0.0)
+        if not accumulate:
+            array.fill(0.0)
+        return array
 
     def _deliver(self, target: Any, gradient: Any) -> None:
         """Update by a gradient, where that is wanted."""

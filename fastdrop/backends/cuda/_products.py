@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from fastdrop._device import DeviceArray
-from fastdrop.backends.cuda._arrays import compute_dtype, fill
+from fastdrop.backends.cuda._arrays import address, compute_dtype
 from fastdrop.backends.cuda._jit import SIMULATED, cuda, kernel, start, stream
 
 TILE: Final = 2 if SIMULATED else 16
@@ -137,11 +137,6 @@ class CublasMultiply:
         )
 
 
-def address(array: DeviceArray) -> int:
-    """Return where an array begins."""
-    return int(array.memory.__cuda_array_interface__["data"][0])
-
-
 @cache
 def best_multiply() -> Multiply:
     """Return the fastest way to multiply that is installed."""
@@ -161,4 +156,4 @@ def multiply(a: Any, b: Any, c: Any, turn_a: bool = False, turn_b: bool = False,
     if c.size and a.size:
         best_multiply()(a, turn_a, b, turn_b, c, accumulate)
     elif c.size and not accumulate:
-        fill(c, 0.0)
+        c.fill(0.0)

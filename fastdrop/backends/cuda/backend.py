@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
 import numpy as np
 import numpy.typing as npt
 
 from fastdrop._device import DeviceArray
-from fastdrop._types import ActivationKind, Indices
+from fastdrop._types import ActivationKind, Indices, MaskKind, Shape
 from fastdrop.backends.base import Normals, Units
 from fastdrop.backends.cuda import _reductions, activations, drop_block, dropout, losses, masks, noise, softmax, units, updates
-from fastdrop.backends.cuda._arrays import compute_dtype, empty, nothing, upload
+from fastdrop.backends.cuda._arrays import aligned, compute_dtype, empty, nothing, upload, zeros
 from fastdrop.backends.cuda._images import ImageOperations
 from fastdrop.backends.cuda._jit import check_gpu, launch, launch_blocks
 from fastdrop.backends.cuda._masks import prepare
 from fastdrop.backends.cuda._tiles import blocks_for
+from fastdrop.backends.cuda._vectors import VECTOR_BYTES
+from fastdrop.backends.cuda.masks import RUN
 from fastdrop.mask import BoundMask
 from fastdrop.rng import WORDS_PER_BLOCK, Key
 
@@ -25,6 +29,11 @@ WORD_BITS = 64
 def _indices(chosen: Indices | None) -> tuple[Any, bool]:
     """Return rows or columns as kernels take them, and whether they are all."""
     return (nothing(np.dtype(np.int64)), True) if chosen is None else (upload(chosen).memory, False)
+
+
+def _rows(array: Any) -> Any:
+    """Return an array of any number of axes as a matrix with its rows."""
+    return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
 @final
@@ -40,6 +49,36 @@ class CudaBackend(ImageOperations):
 
     def __init__(self) -> None:
         check_gpu()
+
+    # Arrays
+
+    def empty(self, shape: Shape, dtype: npt.DTypeLike) -> Any:
+        return empty(shape, dtype)
+
+    def zeros(self, shape: Shape, dtype: npt.DTypeLike) -> Any:
+        return zeros(shape, dtype)
+
+    def copy_of(self, array: Any) -> Any:
+        return array.copy() if isinstance(array, DeviceArray) else upload(np.asarray(array))
+
+    def concatenate(self, parts: Sequence[Any]) -> Any:
+        if len(parts) == 1:
+            return parts[0]
+        out, low = empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype), 0
+        for part in parts:
+            out[low : low + len(part)] = part
+            low += len(part)
+        return out
+
+    def take(self, array: Any, rows: Indices, out: Any = None) -> Any:
+        taken = self.gather(_rows(array), rows, None).reshape(len(rows), *array.shape[1:])
+        if out is None:
+            return taken
+        out[:] = taken
+        return out
+
+    def same_memory(self, a: Any, b: Any) -> bool:
+        return a.memory is b.memory
 
     # Random words and decisions
 
@@ -92,6 +131,10 @@ class CudaBackend(ImageOperations):
     def _dropout(self, x: Any, mask: BoundMask, shift: float, fill: float, affine: bool, out: Any) -> Any:
         y, number = empty(x.shape, x.dtype) if out is None else out, compute_dtype(x.dtype)
         plan, scale = prepare(mask)
+        if mask.kind == MaskKind.BERNOULLI and mask.rows == 1 and mask.column_step and not affine and aligned(x, y):
+            blocks, lanes = blocks_for(1, x.size + RUN), VECTOR_BYTES // x.dtype.itemsize
+            launch_blocks(dropout.plain_kernel, blocks, x.memory, y.memory, x.size, plan, number(scale), lanes)
+            return y
         launch_blocks(
             dropout.dropout_kernel,
             blocks_for(mask.rows, mask.columns),
@@ -205,6 +248,20 @@ class CudaBackend(ImageOperations):
 
     def mean_squared_error(self, predictions: Any, labels: Any, weights: Any, normalizer: float) -> tuple[Any, Any]:
         return self._loss(losses.mean_squared_error_kernel, predictions, labels, weights, normalizer)
+
+    # Metrics
+
+    def hits(self, outputs: Any, labels: Any, threshold: float) -> Any:
+        rows, columns = outputs.shape
+        goals = labels if isinstance(labels, DeviceArray) else upload(labels)
+        found = empty((rows,), np.float64)
+        launch(losses.hits_kernel, rows, outputs.memory, goals.memory, goals.ndim == 2, threshold, found.memory, rows, columns)
+        return found
+
+    def sum_of(self, values: Any) -> Any:
+        total = empty((), np.float64)
+        launch_blocks(_reductions.total_kernel, 1, values.memory, values.size, total.memory)
+        return total
 
     # Norms
 

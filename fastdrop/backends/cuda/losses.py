@@ -173,3 +173,27 @@ def mean_squared_error_kernel(
         loss = block_sum(shared, thread, loss)
         if thread == 0:
             row_losses[row] = loss / columns * factor
+
+
+@device
+def largest_at(x: Any, first: int, columns: int) -> int:
+    """Return where a row's largest element is, the first of equals, or the first NaN."""
+    found = 0
+    for j in range(1, columns):
+        best, value = x[first + found], x[first + j]
+        if value > best or (value != value and best == best):  # noqa: PLR0124  (NaN differs from itself)
+            found = j
+    return found
+
+
+@kernel
+def hits_kernel(outputs: Any, labels: Any, by_row: bool, threshold: float, hits: Any, rows: int, columns: int) -> None:
+    """Write 1 for each row whose largest element is where the label says, else 0."""
+    for row in range(cuda.grid(1), rows, cuda.gridsize(1)):
+        if columns == 1:
+            hit = (1 if outputs[row] > threshold else 0) == labels[row]
+        elif by_row:
+            hit = largest_at(outputs, row * columns, columns) == largest_at(labels, row * columns, columns)
+        else:
+            hit = largest_at(outputs, row * columns, columns) == labels[row]
+        hits[row] = 1.0 if hit else 0.0

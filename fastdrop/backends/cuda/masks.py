@@ -202,6 +202,8 @@ def cutoffs_kernel(plan: Plan, out: Any) -> None:
         step, domain = fields[STEP] + number, RANK_DOMAIN + fields[DOMAIN_BASE]
         found = ZERO
         for bit in range(64):
+            if bit >= 32 and ONE << np.uint64(63 - bit) >= size:  # positions are below the row's size
+                continue
             trial = found | ONE << np.uint64(63 - bit)
             below = ZERO
             for j in range(thread, int(size), BLOCK):

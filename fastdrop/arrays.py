@@ -1,0 +1,44 @@
+"""Arguments that are arrays, of NumPy's or on a GPU: checked like `_validate` does it, whoever they belong to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastdrop import _validate
+from fastdrop._device import DeviceArray
+from fastdrop._types import Array
+from fastdrop.backends.select import received
+
+
+def float_array(name: str, value: Any, *, ndim: int | None = None, min_ndim: int = 1) -> Array:
+    """Return `value` as an array of floating-point numbers, as `_validate.float_array`; on a GPU also of 16 bits."""
+    return _validate.float_array(name, received(value), ndim=ndim, min_ndim=min_ndim)
+
+
+def to_array(name: str, value: Any) -> Array:
+    """Return `value` as an array, as `_validate.to_array`."""
+    return _validate.to_array(name, received(value))
+
+
+def on_host(array: Any) -> Array:
+    """Return a copy of an array as NumPy's."""
+    return array.copy_to_host() if isinstance(array, DeviceArray) else array.copy()
+
+
+def write(target: Any, values: Array) -> None:
+    """Write values on the host into an array that is elsewhere; nothing to do for the array itself."""
+    if target is not values:
+        target.set(values)
+
+
+def is_device(array: Any) -> bool:
+    """Return whether an array is in the memory of a GPU."""
+    return isinstance(array, DeviceArray)
+
+
+def same_place(name: str, array: Any, other: str, on_device: bool) -> None:
+    """Raise unless an array is where another argument or the network is."""
+    if is_device(array) != on_device:
+        places = ("on the host", "on the GPU")
+        hint = "(hint: net.to)" if other == "network" else "(hint: numba.cuda.to_device, or copy_to_host)"
+        _validate.fail_value(name, f"{places[on_device]}, as `{other}`", f"an array {places[not on_device]}", hint)

@@ -1,0 +1,53 @@
+"""Accesses of 16 bytes: neighbouring elements of an array in one instruction."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from llvmlite import ir
+
+from fastdrop.backends.cuda._jit import SIMULATED, numba
+
+VECTOR_BYTES: Final = 16
+
+types, intrinsic = numba.types, numba.extending.intrinsic
+
+
+def _drop_vector_body(x: Any, y: Any, i: int, keep: Any, scale: Any) -> None:
+    for k in range(VECTOR_BYTES // x.dtype.itemsize):
+        y[i + k] = x[i + k] * scale if (int(keep) >> k) & 1 else np.float32(0)
+
+
+def _drop_vector_typing(_typing: Any, x: Any, y: Any, _i: Any, _keep: Any, scale: Any) -> Any:
+    """Emit a load, a multiplication in the type of `scale`, a selection by the bits of `keep`, and a store."""
+    lanes = VECTOR_BYTES * 8 // x.dtype.bitwidth
+
+    def code(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        element, number = context.get_data_type(x.dtype), context.get_value_type(scale)
+        narrow, wide = ir.VectorType(element, lanes), ir.VectorType(number, lanes)
+        integer = ir.VectorType(ir.IntType(32), lanes)
+
+        def vector_at(array_type: Any, value: Any) -> Any:
+            data = context.make_array(array_type)(context, builder, value).data
+            return builder.bitcast(builder.gep(data, [arguments[2]]), narrow.as_pointer())
+
+        def splat(value: Any, vector: Any) -> Any:
+            one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
+            return builder.shuffle_vector(one, one, ir.Constant(integer, [0] * lanes))
+
+        values = builder.load(vector_at(x, arguments[0]), align=VECTOR_BYTES)
+        values = values if number == element else builder.fpext(values, wide)
+        values = builder.fmul(values, splat(arguments[4], wide))
+        bits = builder.and_(splat(arguments[3], integer), ir.Constant(integer, [1 << k for k in range(lanes)]))
+        kept = builder.icmp_unsigned("!=", bits, ir.Constant(integer, [0] * lanes))
+        values = builder.select(kept, values, ir.Constant(wide, [0.0] * lanes))
+        values = values if number == element else builder.fptrunc(values, narrow)
+        builder.store(values, vector_at(y, arguments[1]), align=VECTOR_BYTES)
+        return context.get_dummy_value()
+
+    return types.void(x, y, types.int64, types.uint32, scale), code
+
+
+drop_vector = _drop_vector_body if SIMULATED else intrinsic(_drop_vector_typing)
+"""``drop_vector(x, y, i, keep, scale)``: 16 bytes from element i on, ``y = keep ? x * scale : +0.0``; addresses are aligned."""

@@ -1,0 +1,101 @@
+"""Arrays of other libraries on a GPU: taken without a copy, and results given back in kind.
+
+CuPy, PyTorch, JAX and Numba speak ``__cuda_array_interface__``; anything else that is on a GPU speaks DLPack. Work runs on the
+stream that the caller's library has made current, or that its array names.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Any, Final
+
+import numpy as np
+
+from fastdrop import _validate
+from fastdrop.backends.cuda._arrays import CudaArray, nothing
+from fastdrop.backends.cuda._jit import SIMULATED, cuda, use_stream
+
+DLPACK_KINDS: Final = {0: "i", 1: "u", 2: "f"}
+
+
+class _DLTensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+def library_of(array: Any) -> str:
+    """Return the name of the library that an array belongs to."""
+    return type(array).__module__.partition(".")[0]
+
+
+def current_stream(array: Any) -> int:
+    """Return the handle of the stream that an array's library works on."""
+    match library_of(array):
+        case "torch":
+            return int(sys.modules["torch"].cuda.current_stream(array.device).cuda_stream)
+        case "cupy":
+            return int(sys.modules["cupy"].cuda.get_current_stream().ptr)
+    named = getattr(array, "__cuda_array_interface__", {}).get("stream")
+    return 0 if named is None else int(named)
+
+
+def interface_of_dlpack(capsule: Any) -> dict[str, Any]:
+    """Return what ``__cuda_array_interface__`` would say of the tensor in a DLPack capsule."""
+    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    tensor = _DLTensor.from_address(get_pointer(capsule, b"dltensor"))
+    if tensor.code not in DLPACK_KINDS or tensor.lanes != 1:
+        _validate.fail_type("x", "an array of plain numbers", f"DLPack type code {tensor.code} with {tensor.lanes} lanes")
+    dtype = np.dtype(f"{DLPACK_KINDS[tensor.code]}{tensor.bits // 8}")
+    shape = tuple(tensor.shape[: tensor.ndim])
+    strides = tuple(dtype.itemsize * step for step in tensor.strides[: tensor.ndim]) if tensor.strides else None
+    data = (tensor.data or 0) + tensor.byte_offset, False
+    return {"shape": shape, "typestr": dtype.str, "data": data, "strides": strides, "version": 3}
+
+
+def receive(array: Any) -> CudaArray:
+    """Return an array of another library as one of ours, without a copy where it is C-contiguous.
+
+    Raises
+    ------
+    ValueError: it is not C-contiguous, and its library has no method to make it so.
+    """
+    if library_of(array) == "torch":
+        array = array.detach().contiguous()
+    elif library_of(array) == "cupy":
+        array = sys.modules["cupy"].ascontiguousarray(array)
+    use_stream(current_stream(array))
+    theirs = array
+    if not (SIMULATED or hasattr(array, "__cuda_array_interface__")):
+        capsule = array.__dlpack__()
+        theirs = cuda.from_cuda_array_interface(interface_of_dlpack(capsule), owner=capsule, sync=False)
+    elif not (SIMULATED or library_of(array) == "numba"):
+        theirs = cuda.as_cuda_array(array, sync=False)
+    if not theirs.is_c_contiguous():
+        _validate.fail_value("x", "C-contiguous on a GPU", f"strides {theirs.strides} of shape {theirs.shape}")
+    return CudaArray(theirs.reshape(theirs.size) if theirs.size else nothing(theirs.dtype), tuple(theirs.shape))
+
+
+def give(result: CudaArray, like: Any) -> Any:
+    """Return a result as an array of the library that `like` belongs to, without a copy."""
+    library = library_of(like)
+    if library == "torch":
+        return sys.modules["torch"].as_tensor(result, device=like.device)
+    if library == "cupy":
+        return sys.modules["cupy"].asarray(result)
+    if library in ("jax", "jaxlib"):
+        return sys.modules["jax"].numpy.asarray(result)
+    if library in ("numba", "numba_cuda", "numba_cuda_mlir"):
+        return result.memory[: result.size].reshape(result.shape)
+    return result
