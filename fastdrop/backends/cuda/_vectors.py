@@ -23,27 +23,39 @@ def _drop_vector_typing(_typing: Any, x: Any, y: Any, _i: Any, _keep: Any, scale
     """Emit a load, a multiplication in the type of `scale`, a selection by the bits of `keep`, and a store."""
     lanes = VECTOR_BYTES * 8 // x.dtype.bitwidth
 
+    def halves(builder: Any, loaded: Any, wide: Any) -> Any:
+        """Widen the halves of words one by one: a vector of eight halves would be loaded in pieces."""
+        values = ir.Constant(wide, ir.Undefined)
+        for k in range(lanes):
+            word = builder.extract_element(loaded, ir.IntType(32)(k // 2))
+            bits = builder.trunc(builder.lshr(word, ir.IntType(32)(16 * (k % 2))), ir.IntType(16))
+            one = builder.fpext(builder.bitcast(bits, ir.HalfType()), wide.element)
+            values = builder.insert_element(values, one, ir.IntType(32)(k))
+        return values
+
     def code(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        element, number = context.get_data_type(x.dtype), context.get_value_type(scale)
+        number = context.get_value_type(scale)
+        element = ir.HalfType() if x.dtype == types.float16 else number
         narrow, wide = ir.VectorType(element, lanes), ir.VectorType(number, lanes)
         integer = ir.VectorType(ir.IntType(32), lanes)
+        words = ir.VectorType(ir.IntType(32), VECTOR_BYTES // 4)
 
         def vector_at(array_type: Any, value: Any) -> Any:
             data = context.make_array(array_type)(context, builder, value).data
-            return builder.bitcast(builder.gep(data, [arguments[2]]), narrow.as_pointer())
+            return builder.bitcast(builder.gep(data, [arguments[2]]), words.as_pointer())
 
         def splat(value: Any, vector: Any) -> Any:
             one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
             return builder.shuffle_vector(one, one, ir.Constant(integer, [0] * lanes))
 
-        values = builder.load(vector_at(x, arguments[0]), align=VECTOR_BYTES)
-        values = values if number == element else builder.fpext(values, wide)
+        loaded = builder.load(vector_at(x, arguments[0]), align=VECTOR_BYTES)
+        values = builder.bitcast(loaded, narrow) if number == element else halves(builder, loaded, wide)
         values = builder.fmul(values, splat(arguments[4], wide))
         bits = builder.and_(splat(arguments[3], integer), ir.Constant(integer, [1 << k for k in range(lanes)]))
         kept = builder.icmp_unsigned("!=", bits, ir.Constant(integer, [0] * lanes))
         values = builder.select(kept, values, ir.Constant(wide, [0.0] * lanes))
         values = values if number == element else builder.fptrunc(values, narrow)
-        builder.store(values, vector_at(y, arguments[1]), align=VECTOR_BYTES)
+        builder.store(builder.bitcast(values, words), vector_at(y, arguments[1]), align=VECTOR_BYTES)
         return context.get_dummy_value()
 
     return types.void(x, y, types.int64, types.uint32, scale), code
