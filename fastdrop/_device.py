@@ -12,6 +12,8 @@ from fastdrop._types import Array, Shape
 from fastdrop.errors import BackendError
 
 SIMULATED_ARRAYS = ("numba.cuda.simulator", "numba_cuda.numba.cuda.simulator")
+BFLOAT16 = "bfloat16"
+"""Name of the dtype that the package ml_dtypes adds to NumPy."""
 CUDA_DEVICE = 2
 """DLPack's number for the memory of a GPU."""
 

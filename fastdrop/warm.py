@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from fastdrop import _validate
-from fastdrop._types import ActivationKind, Array, UpdateKind
+from fastdrop._types import ActivationKind, Array, Shape, UpdateKind
 from fastdrop.backends.base import AbstractBackend, Normals, Update
-from fastdrop.backends.select import default_backend
+from fastdrop.backends.select import backend, default_backend
+from fastdrop.layers.parameter import DEVICES
 from fastdrop.mask import Mask
 from fastdrop.rng import Key
 from fastdrop.window import window_of
@@ -21,33 +22,34 @@ WIDE = 32
 """Channels of images that all kernels take."""
 
 
-def warmup(dtype: Any = "float32") -> float:
+def warmup(dtype: Any = "float32", device: str = "cpu") -> float:
     """Compile every kernel for a dtype, or load it from the cache, and return the seconds that took.
 
     Parameters
     ----------
     dtype : "float32" or "float64"
+    device : "cpu" or "cuda"
 
     Raises
     ------
-    TypeError: any other dtype.
+    TypeError: any other dtype. ValueError: any other device. BackendError: no GPU that can be used.
     """
-    kind = _validate.dtype("dtype", dtype)
+    kind, on_gpu = _validate.dtype("dtype", dtype), _validate.choice("device", device, DEVICES) == "cuda"
     start = time.perf_counter()
-    for shape in (SMALL, LARGE):
-        _run_all(default_backend(), shape, kind)
+    for shape in (SMALL,) if on_gpu else (SMALL, LARGE):
+        run_all(backend("cuda") if on_gpu else default_backend(), shape, kind)
     return time.perf_counter() - start
 
 
-def _run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+def run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
     """Run every operation once on arrays of that shape."""
     rows, columns = shape
-    x, weight = np.full(shape, 0.5, dtype), np.full((columns, columns), 0.5, dtype)
-    bias, labels = np.zeros(columns, dtype), np.zeros(rows, dtype=np.int64)
+    x, weight = _half(backend, dtype, shape), _half(backend, dtype, (columns, columns))
+    bias, labels = backend.zeros((columns,), dtype), backend.copy_of(np.zeros(rows, np.int64))
     for mask in (Mask(0.3, Key(0, 0, 0)), Mask(0.3, Key(0, 0, 0), fixed_count=True)):
         bound = mask.bind(shape, as_matrix=True)
         y, z = backend.dense_forward(x, weight, bias, ActivationKind.TANH, bound, bound, True)
-        gradients = np.empty_like(weight), np.empty_like(bias)
+        gradients = backend.empty(weight.shape, dtype), backend.empty(bias.shape, dtype)
         backend.dense_backward(x, x, weight, y, z, ActivationKind.TANH, bound, bound, True, *gradients, accumulate=False)
     backend.dense_forward(x, backend.pack_weight(weight), bias, ActivationKind.TANH, None, None, False)
     backend.words(Key(0, 0, 0), 0, 0, rows)
@@ -56,7 +58,8 @@ def _run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[A
     half = backend.gather(weight, kept, kept)
     backend.scatter(half, kept, kept, weight, accumulate=True)
     backend.pack_weight(weight, kept, kept)
-    backend.dropout_backward(backend.dropout_forward(x, bound), bound)
+    for each in (bound, Mask(0.3, Key(0, 0, 0)).bind(shape)):
+        backend.dropout_backward(backend.dropout_forward(x, each), each)
     backend.affine_dropout_forward(x, bound, 0.0, 0.0)
     seeds = Mask(0.3, Key(0, 0, 0)).bind(shape, as_matrix=True)
     backend.drop_block_backward(backend.drop_block_forward(x.reshape(rows, 1, columns, 1), seeds, 1), seeds, 1)
@@ -68,26 +71,35 @@ def _run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[A
     for loss in (backend.softmax_cross_entropy, backend.sigmoid_cross_entropy, backend.categorical_cross_entropy):
         loss(x, labels, None, 1.0)
     backend.mean_squared_error(x, x, None, 1.0)
-    value = x.copy()
-    update = Update(UpdateKind.ADAM, value, np.zeros_like(x), np.zeros_like(x), np.full(5, 0.1, dtype))
+    backend.sum_of(backend.hits(x, labels, 0.5))
+    value = backend.copy_of(x)
+    update = Update(UpdateKind.ADAM, value, backend.zeros(shape, dtype), backend.zeros(shape, dtype), np.full(5, 0.1, dtype))
     backend.update(update, x)
     backend.update(update, backend.gather(x, None, kept), None, kept)
     backend.sum_of_squares(x)
     backend.limit_column_norms(value, 1.0)
+    backend.take(backend.concatenate([x, x]), np.arange(rows))
+    x *= 0.5
+    x += x
+    x.fill(0.0)
+
+
+def _half(backend: AbstractBackend, dtype: np.dtype[Any], shape: Shape) -> Array:
+    return backend.copy_of(np.full(shape, 0.5, dtype))
 
 
 def _run_images(backend: AbstractBackend, x: Array) -> None:
     """Run every operation on images once, and convolutions with strides, and with zeros in the gradient, which go other ways."""
-    weight, bias, kind = np.full((3, 3, 2, 2), 0.5, x.dtype), np.zeros(2, x.dtype), ActivationKind.TANH
+    weight, bias, kind = _half(backend, x.dtype, (3, 3, 2, 2)), backend.zeros((2,), x.dtype), ActivationKind.TANH
     for strides in ((1, 1), (2, 2)):
         window = window_of((x.shape[1], x.shape[2]), (3, 3), strides, (1, 1), "same", "`weight`")
         y, z = backend.conv2d_forward(x, weight, bias, window, kind, None, None, True)
-        gradients = np.empty_like(weight), np.empty_like(bias)
+        gradients = backend.empty(weight.shape, x.dtype), backend.empty(bias.shape, x.dtype)
         backend.conv2d_backward(y, x, weight, y, z, window, kind, None, None, True, *gradients, accumulate=False)
-    wide, weight = np.full((len(x), 2, 2, WIDE), 0.5, x.dtype), np.full((3, 3, WIDE, 16), 0.5, x.dtype)
+    wide, weight = (_half(backend, x.dtype, shape) for shape in ((len(x), 2, 2, WIDE), (3, 3, WIDE, 16)))
     window = window_of((2, 2), (3, 3), (1, 1), (1, 1), "same", "`weight`")
     y, z = backend.conv2d_forward(wide, weight, None, window, kind, None, None, True)
-    dweight = np.empty_like(weight)
+    dweight = backend.empty(weight.shape, x.dtype)
     backend.conv2d_backward(y, wide, weight, y, z, window, kind, None, None, True, dweight, None, accumulate=False, sparse=True)
     window = window_of((x.shape[1], x.shape[2]), (2, 2), (2, 2), (1, 1), "same", "x")
     backend.max_pool_backward(backend.max_pool_forward(x, window), x, window)

@@ -119,7 +119,7 @@ def nothing(dtype: Any) -> Any:
 
 def compute_dtype(dtype: np.dtype[Any]) -> Any:
     """Return the type that elements are computed in: float32 for narrower ones, their own for integers."""
-    if dtype.kind != "f":
+    if dtype.kind in "iub":
         return dtype.type
     return np.float64 if dtype == np.float64 else np.float32
 

@@ -65,6 +65,14 @@ class ImageOperations(MatrixOperations):
         rows = len(x) * window.positions
         state = (y if z is None else z).reshape(rows, filters)
         dz = dense.gradient(dy.reshape(rows, filters), state, activation, prepare(output_mask))
+        dx: Any = None
+        if want_dx:  # by the weight before its update
+            dx, matrix = empty(x.shape, x.dtype), weight.reshape(-1, filters)
+            for low, high in conv2d.batches(x, window):
+                part = dz[low * window.positions : high * window.positions]
+                conv2d.add_patches(dense.product(part, matrix, turn_b=True), window, dx[low:high])
+            if input_mask is not None:
+                self.dropout_backward(dx, input_mask, dx)
         self._deliver_bias(dz, dbias, accumulate)
         if dweight is not None:
             source = self._dropped(x, input_mask)
@@ -73,14 +81,7 @@ class ImageOperations(MatrixOperations):
                 part = dz[low * window.positions : high * window.positions]
                 multiply(conv2d.patches_of(source[low:high], window), part, target, turn_a=True, accumulate=True)
             self._deliver(dweight, target)
-        if not want_dx:
-            return None
-        dx: Any = empty(x.shape, x.dtype)
-        matrix = weight.reshape(-1, filters)
-        for low, high in conv2d.batches(x, window):
-            part = dz[low * window.positions : high * window.positions]
-            conv2d.add_patches(dense.product(part, matrix, turn_b=True), window, dx[low:high])
-        return dx if input_mask is None else self.dropout_backward(dx, input_mask, dx)
+        return dx
 
     def max_pool_forward(self, x: Any, window: Window) -> Any:
         y = empty((len(x), *window.places, x.shape[3]), x.dtype)

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from fastdrop._device import DeviceArray
+from fastdrop._device import BFLOAT16, DeviceArray
 from fastdrop.backends.cuda._arrays import address, compute_dtype
 from fastdrop.backends.cuda._jit import SIMULATED, cuda, kernel, start, stream
 
@@ -93,9 +93,10 @@ class CublasMultiply:
         self._handles = threading.local()
         single, double = cublas.ComputeType.COMPUTE_32F, cublas.ComputeType.COMPUTE_64F
         self._types = {
-            np.dtype(np.float16): (data_type.CUDA_R_16F, single),
-            np.dtype(np.float32): (data_type.CUDA_R_32F, single),
-            np.dtype(np.float64): (data_type.CUDA_R_64F, double),
+            "float16": (data_type.CUDA_R_16F, single),
+            BFLOAT16: (data_type.CUDA_R_16BF, single),
+            "float32": (data_type.CUDA_R_32F, single),
+            "float64": (data_type.CUDA_R_64F, double),
         }
         self._factors = {kind: (np.zeros(1, kind), np.ones(1, kind)) for kind in (np.float32, np.float64)}
 
@@ -110,7 +111,7 @@ class CublasMultiply:
     def __call__(self, a: DeviceArray, turn_a: bool, b: DeviceArray, turn_b: bool, c: DeviceArray, accumulate: bool) -> None:
         """See `Multiply`."""
         rows, columns = c.shape
-        kind, compute = self._types[c.dtype]
+        kind, compute = self._types[c.dtype.name]
         zero, one = self._factors[compute_dtype(c.dtype)]
         operation = self._cublas.Operation
         # b first: what is row by row here is column by column there, and turned around

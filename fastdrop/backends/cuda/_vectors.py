@@ -23,38 +23,59 @@ def _drop_vector_typing(_typing: Any, x: Any, y: Any, _i: Any, _keep: Any, scale
     """Emit a load, a multiplication in the type of `scale`, a selection by the bits of `keep`, and a store."""
     lanes = VECTOR_BYTES * 8 // x.dtype.bitwidth
 
-    def halves(builder: Any, loaded: Any, wide: Any) -> Any:
-        """Widen the halves of words one by one: a vector of eight halves would be loaded in pieces."""
+    is_bfloat = x.dtype.bitwidth == 16 and x.dtype != types.float16  # its bits are the upper half of a float32's
+    i16, i32 = ir.IntType(16), ir.IntType(32)
+
+    def widened(builder: Any, loaded: Any, wide: Any) -> Any:
+        """Widen the 16-bit floats of words one by one: a vector of eight halves would be loaded in pieces."""
         values = ir.Constant(wide, ir.Undefined)
         for k in range(lanes):
-            word = builder.extract_element(loaded, ir.IntType(32)(k // 2))
-            bits = builder.trunc(builder.lshr(word, ir.IntType(32)(16 * (k % 2))), ir.IntType(16))
-            one = builder.fpext(builder.bitcast(bits, ir.HalfType()), wide.element)
-            values = builder.insert_element(values, one, ir.IntType(32)(k))
+            word = builder.extract_element(loaded, i32(k // 2))
+            if is_bfloat:
+                upper = builder.shl(word, i32(16)) if k % 2 == 0 else builder.and_(word, i32(0xFFFF0000))
+                one = builder.bitcast(upper, wide.element)
+            else:
+                bits = builder.trunc(builder.lshr(word, i32(16 * (k % 2))), i16)
+                one = builder.fpext(builder.bitcast(bits, ir.HalfType()), wide.element)
+            values = builder.insert_element(values, one, i32(k))
         return values
+
+    def rounded(builder: Any, values: Any, integer: Any) -> Any:
+        """Round a vector of float32 to the upper halves of their bits, to nearest even; NaN stays NaN."""
+        bits = builder.bitcast(values, integer)
+
+        def constant(number: int) -> Any:
+            return ir.Constant(integer, [number] * lanes)
+
+        odd = builder.and_(builder.lshr(bits, constant(16)), constant(1))
+        nearest = builder.add(bits, builder.add(constant(0x7FFF), odd))
+        quiet = builder.or_(bits, constant(0x00400000))
+        chosen = builder.select(builder.fcmp_unordered("uno", values, values), quiet, nearest)
+        return builder.trunc(builder.lshr(chosen, constant(16)), ir.VectorType(i16, lanes))
 
     def code(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         number = context.get_value_type(scale)
-        element = ir.HalfType() if x.dtype == types.float16 else number
-        narrow, wide = ir.VectorType(element, lanes), ir.VectorType(number, lanes)
-        integer = ir.VectorType(ir.IntType(32), lanes)
-        words = ir.VectorType(ir.IntType(32), VECTOR_BYTES // 4)
+        wide, is_narrow = ir.VectorType(number, lanes), x.dtype.bitwidth == 16
+        integer, words = ir.VectorType(i32, lanes), ir.VectorType(i32, VECTOR_BYTES // 4)
 
         def vector_at(array_type: Any, value: Any) -> Any:
             data = context.make_array(array_type)(context, builder, value).data
             return builder.bitcast(builder.gep(data, [arguments[2]]), words.as_pointer())
 
         def splat(value: Any, vector: Any) -> Any:
-            one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
+            one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, i32(0))
             return builder.shuffle_vector(one, one, ir.Constant(integer, [0] * lanes))
 
         loaded = builder.load(vector_at(x, arguments[0]), align=VECTOR_BYTES)
-        values = builder.bitcast(loaded, narrow) if number == element else halves(builder, loaded, wide)
+        values = widened(builder, loaded, wide) if is_narrow else builder.bitcast(loaded, wide)
         values = builder.fmul(values, splat(arguments[4], wide))
         bits = builder.and_(splat(arguments[3], integer), ir.Constant(integer, [1 << k for k in range(lanes)]))
         kept = builder.icmp_unsigned("!=", bits, ir.Constant(integer, [0] * lanes))
         values = builder.select(kept, values, ir.Constant(wide, [0.0] * lanes))
-        values = values if number == element else builder.fptrunc(values, narrow)
+        if is_bfloat:
+            values = rounded(builder, values, integer)
+        elif is_narrow:
+            values = builder.fptrunc(values, ir.VectorType(ir.HalfType(), lanes))
         builder.store(builder.bitcast(values, words), vector_at(y, arguments[1]), align=VECTOR_BYTES)
         return context.get_dummy_value()
 

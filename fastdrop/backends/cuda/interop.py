@@ -13,8 +13,10 @@ from typing import Any, Final
 import numpy as np
 
 from fastdrop import _validate
+from fastdrop._device import BFLOAT16
 from fastdrop.backends.cuda._arrays import CudaArray, nothing
 from fastdrop.backends.cuda._jit import SIMULATED, cuda, use_stream
+from fastdrop.errors import MissingDependencyError
 
 DLPACK_KINDS: Final = {0: "i", 1: "u", 2: "f"}
 
@@ -64,6 +66,15 @@ def interface_of_dlpack(capsule: Any) -> dict[str, Any]:
     return {"shape": shape, "typestr": dtype.str, "data": data, "strides": strides, "version": 3}
 
 
+def _bfloat16() -> np.dtype[Any]:
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError as error:
+        raise MissingDependencyError("bfloat16 needs the package ml_dtypes (hint: pip install ml_dtypes)") from error
+    dtype: np.dtype[Any] = np.dtype(bfloat16)
+    return dtype
+
+
 def receive(array: Any) -> CudaArray:
     """Return an array of another library as one of ours, without a copy where it is C-contiguous.
 
@@ -71,8 +82,11 @@ def receive(array: Any) -> CudaArray:
     ------
     ValueError: it is not C-contiguous, and its library has no method to make it so.
     """
+    dtype = None
     if library_of(array) == "torch":
         array = array.detach().contiguous()
+        if array.dtype == sys.modules["torch"].bfloat16:  # which has no name in the interface
+            array, dtype = array.view(sys.modules["torch"].int16), _bfloat16()
     elif library_of(array) == "cupy":
         array = sys.modules["cupy"].ascontiguousarray(array)
     use_stream(current_stream(array))
@@ -84,6 +98,7 @@ def receive(array: Any) -> CudaArray:
         theirs = cuda.as_cuda_array(array, sync=False)
     if not theirs.is_c_contiguous():
         _validate.fail_value("x", "C-contiguous on a GPU", f"strides {theirs.strides} of shape {theirs.shape}")
+    theirs = theirs if dtype is None else theirs.view(dtype)
     return CudaArray(theirs.reshape(theirs.size) if theirs.size else nothing(theirs.dtype), tuple(theirs.shape))
 
 
@@ -91,7 +106,9 @@ def give(result: CudaArray, like: Any) -> Any:
     """Return a result as an array of the library that `like` belongs to, without a copy."""
     library = library_of(like)
     if library == "torch":
-        return sys.modules["torch"].as_tensor(result, device=like.device)
+        torch, bits = sys.modules["torch"], result.dtype.name == BFLOAT16
+        tensor = torch.as_tensor(CudaArray(result.memory.view(np.int16), result.shape) if bits else result, device=like.device)
+        return tensor.view(torch.bfloat16) if bits else tensor
     if library == "cupy":
         return sys.modules["cupy"].asarray(result)
     if library in ("jax", "jaxlib"):
