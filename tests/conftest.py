@@ -18,8 +18,8 @@ from fastdrop.backends import select
 from fastdrop.backends.base import AbstractBackend
 
 BACKENDS = ["reference", "cpu", "cuda"]
-CUDA_FILES = {"test_contract.py", "test_seam.py"}
-"""Whose tests the CUDA backend always does, besides those of its own; FASTDROP_TEST_CUDA=1 lets it do all."""
+CUDA_TESTS = {"test_signatures_are_the_same", "test_a_backend_adds_no_public_operation"}
+"""Which the CUDA backend always does, besides those of the contract and its own; FASTDROP_TEST_CUDA=1 lets it do all."""
 
 hypothesis.settings.register_profile(
     "fastdrop",
@@ -44,10 +44,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Simulated kernels are slow: leave out most tests on the CUDA backend unless they are asked for."""
     if os.environ.get("FASTDROP_TEST_CUDA") == "1":
         return
-    left = [item for item in items if _on_cuda(item) and item.path.name not in CUDA_FILES]
+    left = [item for item in items if _on_cuda(item) and not _is_quick(item)]
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in set(left)]
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    return item.path.name == "test_contract.py" or getattr(item, "originalname", "") in CUDA_TESTS
 
 
 def _on_cuda(item: pytest.Item) -> bool:
