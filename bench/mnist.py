@@ -68,7 +68,7 @@ class Study:
             "dropout, max-norm": [
                 replace(dropout, max_norm=1.0),
                 replace(dropout, max_norm=2.0),
-                replace(dropout, max_norm=2.0, learning_rate=0.1, momentum=0.95),
+                replace(dropout, max_norm=2.0, learning_rate=0.02, momentum=0.95),
                 replace(dropout, max_norm=1.0, learning_rate=0.002),
             ],
         }
