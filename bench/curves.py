@@ -20,7 +20,10 @@ Curves = Mapping[str, Sequence[Row]]
 
 
 def plot_curves(path: Path, title: str, by_epoch: Curves, by_seconds: Curves) -> None:
-    """Draw validation error against epoch and against seconds of training: means over seeds, between least and largest."""
+    """Draw validation error against epoch and against seconds of training: means over seeds, between least and largest.
+
+    Seconds are those of the fastest epoch: others may have shared the machine.
+    """
     figure = _figure(INCHES)
     figure.suptitle(title, fontsize=11)
     left, right = figure.subplots(1, 2, sharey=True)
@@ -36,7 +39,7 @@ def _draw(axes: Any, curves: Curves, step: Any) -> None:
     for (label, rows), colour in zip(curves.items(), PALETTE, strict=False):
         if rows:
             errors = np.array([curve(row, "validation_errors") for row in rows])
-            x = np.arange(1, errors.shape[1] + 1) * np.mean([step(row) for row in rows])
+            x = np.arange(1, errors.shape[1] + 1) * min(step(row) for row in rows)
             axes.plot(x, errors.mean(axis=0), color=colour, linewidth=1.4, label=label)
             axes.fill_between(x, errors.min(axis=0), errors.max(axis=0), color=colour, alpha=0.2, linewidth=0)
     axes.set(yscale="log", xlim=(0, None))
