@@ -82,7 +82,6 @@ def compiling() -> Iterator[tuple[Compiler, Any]]:
     with (
         mock.patch.object(dispatcher, "get_current_device", Device),
         mock.patch.object(_jit, "start", compiler.start),
-        mock.patch.object(_products, "start", compiler.start),
         mock.patch.object(_products, "best_multiply", return_value=_products.multiply_tiled),
         mock.patch.object(_jit.cuda, "device_array", lambda size, dtype, stream=0: Memory(size, dtype)),
         mock.patch.object(_jit.cuda, "to_device", lambda array, stream=0: Memory(array.size, array.dtype)),

@@ -121,6 +121,9 @@ class AbstractOptimizer(ABC):
         for parameter, slots in begun.parameters:
             if parameter not in updated:
                 self._update(parameter.value, parameter.grad, slots, begun.learning_rate, self._decay_of(parameter))
+        for backend in {backend_of(parameter.value) for parameter, _ in begun.parameters}:
+            backend.finish_updates()
+        for parameter, _ in begun.parameters:
             if parameter.constraint is not None:
                 parameter.constraint(parameter.value)
             parameter.mark_changed()
@@ -258,7 +261,7 @@ class AbstractFusable(AbstractOptimizer):
 
     def _update(self, value: Array, grad: Array, slots: Slots, learning_rate: float, weight_decay: float) -> None:
         rule = self._rule(learning_rate, weight_decay, value.dtype)
-        backend_of(value).update(self._as_update(value, slots, rule), grad)
+        backend_of(value).update_later(self._as_update(value, slots, rule), grad)
 
 
 class SGD(AbstractFusable):

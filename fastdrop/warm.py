@@ -75,6 +75,8 @@ def run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[An
     value = backend.copy_of(x)
     update = Update(UpdateKind.ADAM, value, backend.zeros(shape, dtype), backend.zeros(shape, dtype), np.full(5, 0.1, dtype))
     backend.update(update, x)
+    backend.update_later(update, x)
+    backend.finish_updates()
     backend.update(update, backend.gather(x, None, kept), None, kept)
     backend.sum_of_squares(x)
     backend.limit_column_norms(value, 1.0)

@@ -36,7 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """With the JIT off, and simulated, kernels are scalar NumPy code, which warns of overflow and NaN where others are silent."""
     if os.environ.get("NUMBA_DISABLE_JIT") == "1":
         config.addinivalue_line("filterwarnings", "ignore:.* encountered in:RuntimeWarning")
-    if SIMULATED:
+    if not SIMULATED:
+        config.addinivalue_line("filterwarnings", "ignore:Grid size .* will likely result in GPU under-utilization")
+    else:
         config.addinivalue_line("filterwarnings", "ignore:.* encountered in scalar:RuntimeWarning")
 
 

@@ -434,6 +434,13 @@ class AbstractBackend(ABC):
         With `rows` or `columns` (of a row: columns alone), ascending, `grad` is the gradient of those; that of the rest is +0.0.
         """
 
+    def update_later(self, update: Update, grad: Array) -> None:
+        """Do `update`, at the latest in the next `finish_updates` of this thread; nobody changes its arrays before that."""
+        self.update(update, grad)
+
+    def finish_updates(self) -> None:  # noqa: B027  (nothing is ever left to do)
+        """Do the updates that this thread has left for later."""
+
     @abstractmethod
     def sum_of_squares(self, x: Array) -> float:
         """Return the sum of squares of all elements, added up in binary64."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from importlib import import_module, util
 from typing import Any, Final, TypeVar
@@ -36,6 +37,7 @@ def _load() -> Any:
 
 
 cuda = _load()
+warnings.filterwarnings("ignore", message="Grid size .* will likely result in GPU under-utilization")  # of small arrays
 
 TARGET: Final = PLAIN if SIMULATED else COMPILED
 """What formulas are made for."""
@@ -87,6 +89,11 @@ def launch_blocks(function: Any, blocks: int, *arguments: Any) -> None:
     """Run a kernel with so many blocks, or as many as there may be."""
     if blocks:
         start(function, min(MOST_BLOCKS, blocks), BLOCK, *arguments)
+
+
+def launch_grid(function: Any, grid: tuple[int, int], block: Any, *arguments: Any) -> None:
+    """Run a kernel with a grid of blocks."""
+    start(function, grid, block, *arguments)
 
 
 def start(function: Any, grid: Any, block: Any, *arguments: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from fastdrop._types import ActivationKind, Indices, MaskKind
 from fastdrop.backends.base import AbstractBackend, PackedWeight, Update, needs_z
 from fastdrop.backends.cuda import dense, updates
 from fastdrop.backends.cuda._arrays import compute_dtype, empty, upload, zeros
-from fastdrop.backends.cuda._jit import launch
+from fastdrop.backends.cuda._jit import BLOCK, MOST_BLOCKS, launch, launch_grid
 from fastdrop.backends.cuda._masks import prepare
 from fastdrop.backends.cuda._products import multiply
 from fastdrop.mask import BoundMask
@@ -29,8 +30,24 @@ def places(chosen: Indices | None, extent: int) -> DeviceArray:
     return upload(found)
 
 
+def _numbers(rates: Any, dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """Return rates as kernels take them."""
+    number = compute_dtype(dtype)
+    return tuple(number(rate) for rate in rates) + (number(0),) * (MOST_RATES - len(rates))
+
+
+class _Left(threading.local):
+    """Updates that a thread has left for later."""
+
+    def __init__(self) -> None:
+        self.updates: list[tuple[Update, Any]] = []
+
+
 class MatrixOperations(AbstractBackend):
     """Dense layers and updates."""
+
+    def __init__(self) -> None:
+        self._left = _Left()
 
     def _dropped(self, x: Any, mask: BoundMask | None) -> Any:
         """Return x, dropped out."""
@@ -48,7 +65,7 @@ class MatrixOperations(AbstractBackend):
     def _deliver(self, target: Any, gradient: Any) -> None:
         """Update by a gradient, where that is wanted."""
         if isinstance(target, Update):
-            self.update(target, gradient)
+            self.update_later(target, gradient)
 
     def _deliver_bias(self, dz: DeviceArray, target: Any, accumulate: bool) -> None:
         if target is not None:
@@ -118,11 +135,24 @@ class MatrixOperations(AbstractBackend):
         self._deliver_bias(dz, dbias, accumulate)
         return dx
 
+    def update_later(self, update: Any, grad: Any) -> None:
+        self._left.updates.append((update, grad))
+
+    def finish_updates(self) -> None:
+        left, self._left.updates = self._left.updates, []
+        groups: dict[tuple[Any, ...], list[Any]] = {}
+        for each in left:  # one launch for all that is done alike: weights, and biases if they do not decay
+            kind, value, *_, rates = each[0]
+            groups.setdefault((int(kind), value.dtype, tuple(rates)), []).append(each)
+        for (kind, dtype, rates), found in groups.items():
+            memories = zip(*((grad.memory, *(array.memory for array in update[1:4])) for update, grad in found), strict=True)
+            sizes = tuple(update.value.size for update, _ in found)
+            blocks = min(MOST_BLOCKS, -(-max(sizes) // BLOCK))
+            launch_grid(updates.update_all_kernel, (blocks, len(found)), BLOCK, kind, *memories, _numbers(rates, dtype), sizes)
+
     def update(self, update: Any, grad: Any, rows: Indices | None = None, columns: Indices | None = None) -> None:
         kind, value, first, second, rates = update
-        number = compute_dtype(value.dtype)
-        numbers = tuple(number(rate) for rate in rates) + (number(0),) * (MOST_RATES - len(rates))
-        arrays = value.memory, first.memory, second.memory, numbers
+        arrays = value.memory, first.memory, second.memory, _numbers(rates, value.dtype)
         if rows is None and columns is None:
             launch(updates.update_kernel, value.size, int(kind), grad.memory, *arrays, value.size)
             return

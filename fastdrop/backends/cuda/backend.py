@@ -49,6 +49,7 @@ class CudaBackend(ImageOperations):
 
     def __init__(self) -> None:
         check_gpu()
+        super().__init__()
 
     # Arrays
 

@@ -38,6 +38,15 @@ def update_kernel(kind: int, grad: Any, value: Any, first: Any, second: Any, rat
 
 
 @kernel
+def update_all_kernel(kind: int, grads: Any, values: Any, firsts: Any, seconds: Any, rates: Any, sizes: Any) -> None:
+    """Update all elements of several parameters, a row of blocks for each; tuples of flat arrays."""
+    k = cuda.blockIdx.y
+    grad, value, first, second = grads[k], values[k], firsts[k], seconds[k]
+    for i in range(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, sizes[k], cuda.gridDim.x * cuda.blockDim.x):
+        change(kind, i, grad[i], value, first, second, rates)
+
+
+@kernel
 def update_units_kernel(
     kind: int, grad: Any, row_places: Any, column_places: Any, across: int, value: Any, first: Any, second: Any, rates: Any
 ) -> None:
