@@ -1,4 +1,6 @@
-"""Compiles every CUDA kernel to PTX, without a GPU: ``python bench/gpu_compile.py``; needs numba-cuda with its compiler.
+"""Compiles every CUDA kernel to PTX, without a GPU: ``python bench/gpu_compile.py``.
+
+It needs numba-cuda with its compiler, or numba-cuda-mlir.
 
 Arrays hold no memory, and a launch compiles the kernel for its arguments instead of running it.
 """
@@ -66,26 +68,34 @@ class Compiler:
         signature = tuple(map(self.type_of, arguments))
         key = kernel.py_func.__qualname__, signature
         if key not in self.code:
-            self.code[key], _ = self.cuda.compile_ptx(kernel.py_func, signature, cc=CAPABILITY)
+            self.code[key] = self.cuda.compile_ptx(kernel.py_func, signature, cc=CAPABILITY)[0]
 
 
 @contextmanager
 def compiling() -> Iterator[tuple[Compiler, Any]]:
     """Give a compiler, and a CUDA backend whose launches go to it."""
-    from numba import types
-    from numba.cuda import dispatcher
-    from numba.cuda.np.numpy_support import from_dtype
-
     from fastdrop.backends.cuda import _arrays, _jit, _products, backend
 
+    if _jit.IS_SUCCESSOR:
+        from numba_cuda_mlir import tools
+        from numba_cuda_mlir.numba_cuda import types
+        from numba_cuda_mlir.numba_cuda.np.numpy_support import from_dtype
+
+        device = mock.patch.object(tools, "_cached_cc", CAPABILITY)
+    else:
+        from numba import types
+        from numba.cuda import dispatcher
+        from numba.cuda.np.numpy_support import from_dtype
+
+        device = mock.patch.object(dispatcher, "get_current_device", Device)
     compiler = Compiler(_jit.cuda, types, from_dtype)
     with (
-        mock.patch.object(dispatcher, "get_current_device", Device),
+        device,
         mock.patch.object(_jit, "start", compiler.start),
         mock.patch.object(_products, "best_multiply", return_value=_products.multiply_tiled),
         mock.patch.object(_jit.cuda, "device_array", lambda size, dtype, stream=0: Memory(size, dtype)),
         mock.patch.object(_jit.cuda, "to_device", lambda array, stream=0: Memory(array.size, array.dtype)),
-        mock.patch.object(backend, "aligned", return_value=True),
+        mock.patch.object(backend, "aligned", return_value=not _jit.IS_SUCCESSOR),
         mock.patch.object(backend, "check_gpu"),
     ):
         _arrays.nothing.cache_clear()

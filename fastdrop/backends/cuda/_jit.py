@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from fastdrop._config import load_numba
-from fastdrop.backends.formulas._formula import COMPILED, PLAIN
+from fastdrop.backends.formulas._formula import COMPILED, PLAIN, Target
 from fastdrop.errors import BackendError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -39,7 +39,18 @@ def _load() -> Any:
 cuda = _load()
 warnings.filterwarnings("ignore", message="Grid size .* will likely result in GPU under-utilization")  # of small arrays
 
-TARGET: Final = PLAIN if SIMULATED else COMPILED
+IS_SUCCESSOR: Final = cuda.__name__.startswith("numba_cuda_mlir")
+
+
+def _target() -> Target:
+    if IS_SUCCESSOR:
+        from fastdrop.backends.cuda._mlir import MLIR
+
+        return MLIR
+    return PLAIN if SIMULATED else COMPILED
+
+
+TARGET: Final = _target()
 """What formulas are made for."""
 
 BLOCK: Final = 4 if SIMULATED else 256

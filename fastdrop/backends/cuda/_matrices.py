@@ -12,7 +12,7 @@ from fastdrop._types import ActivationKind, Indices, MaskKind
 from fastdrop.backends.base import AbstractBackend, PackedWeight, Update, needs_z
 from fastdrop.backends.cuda import dense, updates
 from fastdrop.backends.cuda._arrays import compute_dtype, empty, upload, zeros
-from fastdrop.backends.cuda._jit import BLOCK, MOST_BLOCKS, launch, launch_grid
+from fastdrop.backends.cuda._jit import BLOCK, IS_SUCCESSOR, MOST_BLOCKS, launch, launch_grid
 from fastdrop.backends.cuda._masks import prepare
 from fastdrop.backends.cuda._products import multiply
 from fastdrop.mask import BoundMask
@@ -140,6 +140,10 @@ class MatrixOperations(AbstractBackend):
 
     def finish_updates(self) -> None:
         left, self._left.updates = self._left.updates, []
+        if IS_SUCCESSOR:  # whose compiler does not take tuples of arrays
+            for update, grad in left:
+                self.update(update, grad)
+            return
         groups: dict[tuple[Any, ...], list[Any]] = {}
         for each in left:  # one launch for all that is done alike: weights, and biases if they do not decay
             kind, value, *_, rates = each[0]

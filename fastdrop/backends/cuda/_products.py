@@ -33,32 +33,31 @@ def _tiled(number: Any) -> Any:
     """Make the tiled kernel that adds up in float32 or float64."""
 
     @kernel
-    def tiled_kernel(  # noqa: PLR0912  (a kernel is one function)
+    def tiled_kernel(
         a: Any, turn_a: bool, b: Any, turn_b: bool, c: Any, rows: int, columns: int, depth: int, accumulate: bool
     ) -> None:
         """Blocks of TILE x TILE threads, SUMS x SUMS results each, by way of shared memory; the depth runs in order."""
-        left = cuda.shared.array((SIDE, SIDE), number)
-        right = cuda.shared.array((SIDE, SIDE), number)
+        left = cuda.shared.array((SIDE, TILE), number)
+        right = cuda.shared.array((TILE, SIDE), number)
         x, y = cuda.threadIdx.x, cuda.threadIdx.y
         top, start = cuda.blockIdx.y * SIDE, cuda.blockIdx.x * SIDE
         sums = cuda.local.array((SUMS, SUMS), number)
         for i in range(SUMS):
             for j in range(SUMS):
                 sums[i, j] = 0.0
-        for low in range(0, depth, SIDE):
+        for low in range(0, depth, TILE):
             for i in range(SUMS):
-                for j in range(SUMS):
-                    p, q = y + i * TILE, x + j * TILE
-                    row, k = top + p, low + q
-                    left[p, q] = 0.0
-                    if row < rows and k < depth:
-                        left[p, q] = a[k * rows + row] if turn_a else a[row * depth + k]
-                    k, column = low + p, start + q
-                    right[p, q] = 0.0
-                    if k < depth and column < columns:
-                        right[p, q] = b[column * depth + k] if turn_b else b[k * columns + column]
+                near, far = i * TILE + y, i * TILE + x
+                row, column, k = top + near, start + far, low + x
+                left[near, x] = 0.0
+                if row < rows and k < depth:
+                    left[near, x] = a[k * rows + row] if turn_a else a[row * depth + k]
+                k = low + y
+                right[y, far] = 0.0
+                if k < depth and column < columns:
+                    right[y, far] = b[column * depth + k] if turn_b else b[k * columns + column]
             cuda.syncthreads()
-            for k in range(SIDE):
+            for k in range(TILE):
                 for i in range(SUMS):
                     for j in range(SUMS):
                         sums[i, j] += left[y + i * TILE, k] * right[k, x + j * TILE]
