@@ -18,6 +18,14 @@ WORKSPACE_BYTES: Final = 64 << 20
 """Most memory for patches, unless those of one image need more."""
 
 
+@device
+def position(at: int, height: int, width: int, channels: int) -> tuple[int, int, int, int]:
+    """Return (row, i, j, channel) of an element of images."""
+    rest, c = at // channels, at % channels
+    rest, j = rest // width, rest % width
+    return rest // height, rest % height, j, c
+
+
 @kernel
 def patches_kernel(x: Any, geometry: Any, out: Any, size: int, zero: Any) -> None:
     """Write the patches of images; padding is +0.0."""
@@ -49,9 +57,7 @@ def add_patches_kernel(patches: Any, geometry: Any, dx: Any, size: int, one: Any
     """Write to each element of images the sum of what the patches hold of it, tap by tap."""
     height, width, channels, kh, kw, sh, sw, dh, dw, top, left, ph, pw = geometry
     for at in range(cuda.grid(1), size, cuda.gridsize(1)):
-        rest, c = at // channels, at % channels
-        rest, j = rest // width, rest % width
-        r, i = rest // height, rest % height
+        r, i, j, c = position(at, height, width, channels)
         total = one - one
         for p in range(kh):
             u = place_of(i, p, sh, dh, top, ph)

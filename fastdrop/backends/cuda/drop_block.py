@@ -8,6 +8,7 @@ import numpy as np
 
 from fastdrop.backends.cuda._jit import BLOCK, cuda, device, kernel, rounded
 from fastdrop.backends.cuda._reductions import block_sum
+from fastdrop.backends.cuda.conv2d import position
 
 WORD_SHIFT, WORD_MASK = 6, 63
 
@@ -34,13 +35,13 @@ def drop_block_kernel(
     for row in range(cuda.blockIdx.x, rows, cuda.gridDim.x):
         count = 0.0
         for e in range(thread, elements, BLOCK):
-            i, j, c = e // channels // width, e // channels % width, e % channels
+            _, i, j, c = position(e, height, width, channels)
             if kept(bits, row * words, i, j, c, valid_height, valid_width, channels, size):
                 count += 1.0
         count = block_sum(shared, thread, count)
         scale = rounded(one, elements / max(count, 1.0))
         for e in range(thread, elements, BLOCK):
-            i, j, c = e // channels // width, e // channels % width, e % channels
+            _, i, j, c = position(e, height, width, channels)
             value = one - one
             if kept(bits, row * words, i, j, c, valid_height, valid_width, channels, size):
                 value = x[row * elements + e] * scale

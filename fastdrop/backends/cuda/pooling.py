@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from fastdrop.backends.cuda._jit import cuda, device, kernel
-from fastdrop.backends.cuda.conv2d import place_of
+from fastdrop.backends.cuda.conv2d import place_of, position
 
 
 @device
@@ -42,9 +42,7 @@ def max_pool_kernel(x: Any, geometry: Any, y: Any, size: int) -> None:
     """Write the largest element of each channel in each window."""
     height, width, channels, _, kw, sh, sw, dh, dw, top, left, ph, pw = geometry
     for at in range(cuda.grid(1), size, cuda.gridsize(1)):
-        rest, c = at // channels, at % channels
-        rest, v = rest // pw, rest % pw
-        r, u = rest // ph, rest % ph
+        r, u, v, c = position(at, ph, pw, channels)
         tap = chosen_tap(x, geometry, r, u, v, c)
         i, j = u * sh - top + tap // kw * dh, v * sw - left + tap % kw * dw
         y[at] = x[((r * height + i) * width + j) * channels + c]
@@ -55,9 +53,7 @@ def max_pool_gradient_kernel(dy: Any, x: Any, geometry: Any, dx: Any, size: int,
     """Write to each element the sum of dy over the windows that have chosen it."""
     height, width, channels, kh, kw, sh, sw, dh, dw, top, left, ph, pw = geometry
     for at in range(cuda.grid(1), size, cuda.gridsize(1)):
-        rest, c = at // channels, at % channels
-        rest, j = rest // width, rest % width
-        r, i = rest // height, rest % height
+        r, i, j, c = position(at, height, width, channels)
         total = one - one
         for p in range(kh):
             u = place_of(i, p, sh, dh, top, ph)
@@ -73,9 +69,7 @@ def average_pool_kernel(x: Any, geometry: Any, y: Any, size: int, one: Any) -> N
     """Write the mean of each channel in each window."""
     height, width, channels, kh, kw, sh, sw, dh, dw, top, left, ph, pw = geometry
     for at in range(cuda.grid(1), size, cuda.gridsize(1)):
-        rest, c = at // channels, at % channels
-        rest, v = rest // pw, rest % pw
-        r, u = rest // ph, rest % ph
+        r, u, v, c = position(at, ph, pw, channels)
         total = one - one
         for p in range(kh):
             i = u * sh - top + p * dh
@@ -91,9 +85,7 @@ def average_pool_gradient_kernel(dy: Any, geometry: Any, dx: Any, size: int, one
     """Write to each element its part of dy of the windows that hold it."""
     height, width, channels, kh, kw, sh, sw, dh, dw, top, left, ph, pw = geometry
     for at in range(cuda.grid(1), size, cuda.gridsize(1)):
-        rest, c = at // channels, at % channels
-        rest, j = rest // width, rest % width
-        r, i = rest // height, rest % height
+        r, i, j, c = position(at, height, width, channels)
         total = one - one
         for p in range(kh):
             u = place_of(i, p, sh, dh, top, ph)
