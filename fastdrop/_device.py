@@ -28,6 +28,11 @@ def is_foreign(value: Any) -> bool:
     return device is not None and device()[0] == CUDA_DEVICE
 
 
+def is_device(value: Any) -> bool:
+    """Return whether a value is a `DeviceArray`; NumPy arrays are told at once."""
+    return type(value) is not np.ndarray and isinstance(value, DeviceArray)
+
+
 class DeviceArray(ABC):
     """An array in the memory of a GPU: C-contiguous, with just what layers and networks ask of an array.
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, cast
 
 import numpy as np
 
-from fastdrop._device import BFLOAT16, DeviceArray
+from fastdrop._device import BFLOAT16, is_device
 from fastdrop._types import FLOAT_DTYPES, Array, Shape
 from fastdrop.errors import ArgumentTypeError, ArgumentValueError
 
@@ -169,7 +169,7 @@ NARROW_FLOATS = ("float16", BFLOAT16)
 
 def to_array(name: str, value: Any) -> Array:
     """Return `value` as a NumPy array, without a copy where possible: arrays, ``__array__``, DLPack, lists; as it is on a GPU."""
-    if isinstance(value, DeviceArray):
+    if is_device(value):
         return cast(Array, value)
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray) if type(value) is not np.ndarray else value
@@ -192,7 +192,7 @@ def float_array(name: str, value: Any, *, ndim: int | None = None, min_ndim: int
     Integers, bools, complex, object and 16-bit floats are TypeErrors with the fix in the text.
     """
     array = to_array(name, value)
-    if array.dtype not in FLOAT_DTYPES and not (isinstance(value, DeviceArray) and array.dtype.name in NARROW_FLOATS):
+    if array.dtype not in FLOAT_DTYPES and not (is_device(value) and array.dtype.name in NARROW_FLOATS):
         native = array.dtype.newbyteorder("=")
         if native.kind in "iub":
             fail_type(name, "a float32 or float64 array", array.dtype, FLOAT_HINT)

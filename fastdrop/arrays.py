@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from fastdrop import _validate
-from fastdrop._device import DeviceArray
+from fastdrop._device import is_device
 from fastdrop._types import Array
 from fastdrop.backends.select import received
+
+__all__ = ["float_array", "is_device", "on_host", "same_place", "to_array", "write"]
 
 
 def float_array(name: str, value: Any, *, ndim: int | None = None, min_ndim: int = 1) -> Array:
@@ -22,18 +24,13 @@ def to_array(name: str, value: Any) -> Array:
 
 def on_host(array: Any) -> Array:
     """Return a copy of an array as NumPy's."""
-    return array.copy_to_host() if isinstance(array, DeviceArray) else array.copy()
+    return cast(Array, array.copy_to_host() if is_device(array) else array.copy())
 
 
 def write(target: Any, values: Array) -> None:
     """Write values on the host into an array that is elsewhere; nothing to do for the array itself."""
     if target is not values:
         target.set(values)
-
-
-def is_device(array: Any) -> bool:
-    """Return whether an array is in the memory of a GPU."""
-    return isinstance(array, DeviceArray)
 
 
 def same_place(name: str, array: Any, other: str, on_device: bool) -> None:

@@ -121,8 +121,8 @@ class AbstractOptimizer(ABC):
         for parameter, slots in begun.parameters:
             if parameter not in updated:
                 self._update(parameter.value, parameter.grad, slots, begun.learning_rate, self._decay_of(parameter))
-        for backend in {backend_of(parameter.value) for parameter, _ in begun.parameters}:
-            backend.finish_updates()
+        if begun.parameters:
+            backend_of(begun.parameters[0][0].value).finish_updates()
         for parameter, _ in begun.parameters:
             if parameter.constraint is not None:
                 parameter.constraint(parameter.value)

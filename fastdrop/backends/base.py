@@ -25,7 +25,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._device import DeviceArray
+from fastdrop._device import is_device
 from fastdrop._types import ActivationKind, Array, Domain, Indices, Shape, UpdateKind
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
@@ -132,7 +132,7 @@ def needs_z(activation: ActivationKind) -> bool:
 
 def contiguous(array: Any, dtype: np.dtype[Any] | None = None) -> Array:
     """Return the array C-contiguous, aligned, and of a dtype: itself, if it is."""
-    if isinstance(array, DeviceArray):
+    if is_device(array):
         return cast(Array, array if dtype is None else array.astype(dtype))
     flags = array.flags
     if flags.c_contiguous and flags.aligned and (dtype is None or array.dtype == dtype):
@@ -157,7 +157,7 @@ class AbstractBackend(ABC):
 
     def copy_of(self, array: Any) -> Array:
         """Return a copy of an array, of whichever backend, here: C-contiguous."""
-        return array.copy_to_host() if isinstance(array, DeviceArray) else np.array(array, order="C")
+        return cast(Array, array.copy_to_host() if is_device(array) else np.array(array, order="C"))
 
     def concatenate(self, parts: Sequence[Array]) -> Array:
         """Return arrays one after the other along axis 0: new, or the single one itself."""

@@ -9,8 +9,10 @@ import os
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from fastdrop import _validate
-from fastdrop._device import DeviceArray, is_foreign
+from fastdrop._device import DeviceArray, is_device, is_foreign
 from fastdrop.backends.base import AbstractBackend
 
 BACKENDS = ("cpu", "reference", "cuda")
@@ -48,12 +50,12 @@ def default_backend() -> AbstractBackend:
 
 def backend_of(array: Any) -> AbstractBackend:
     """Return the backend that an array belongs to."""
-    return backend("cuda") if isinstance(array, DeviceArray) else default_backend()
+    return backend("cuda") if is_device(array) else default_backend()
 
 
 def received(value: Any) -> Any:
     """Return what a user gave: an array of any library on a GPU as a `DeviceArray`, everything else as it is."""
-    if isinstance(value, DeviceArray) or not is_foreign(value):
+    if type(value) is np.ndarray or isinstance(value, DeviceArray) or not is_foreign(value):
         return value
     backend("cuda")
     from fastdrop.backends.cuda.interop import receive
@@ -63,8 +65,8 @@ def received(value: Any) -> Any:
 
 def in_kind(result: Any, like: Any) -> Any:
     """Return a result as an array of the library that the user's array belongs to."""
-    if not isinstance(result, DeviceArray) or isinstance(like, DeviceArray) or not is_foreign(like):
+    if not is_device(result) or is_device(like) or not is_foreign(like):
         return result
     from fastdrop.backends.cuda.interop import give
 
-    return give(result, like)  # type: ignore[arg-type]
+    return give(result, like)
