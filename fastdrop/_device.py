@@ -88,10 +88,6 @@ class DeviceArray(ABC):
         memory = self.memory[low * row : high * row] if high > low and row else self.memory
         return type(self)(memory, (max(0, high - low), *self.shape[1:]))
 
-    def copy_to_host(self) -> Array:
-        """Return a NumPy array of the same elements, when all work on them is done."""
-        return np.asarray(self.memory.copy_to_host())[: self.size].reshape(self.shape)
-
     def __float__(self) -> float:
         return float(self.copy_to_host().reshape(()))
 
@@ -99,6 +95,10 @@ class DeviceArray(ABC):
         return format(float(self), spec) if spec else str(self)
 
     # What is computed on the device, on the stream of the calling thread
+
+    @abstractmethod
+    def copy_to_host(self) -> Array:
+        """Return a NumPy array of the same elements, when all work of this thread's stream is done."""
 
     @abstractmethod
     def copy(self) -> Self:

@@ -55,6 +55,13 @@ class CudaArray(DeviceArray):
         launch(scale_kernel, self.size, self.memory, number(factor), out.memory, self.size)
         return out
 
+    def copy_to_host(self) -> Array:
+        current = stream()
+        values = np.asarray(self.memory.copy_to_host(stream=current))
+        if current:
+            current.synchronize()
+        return values[: self.size].reshape(self.shape)
+
     def copy(self) -> CudaArray:
         return self._scaled(1.0, self._new())
 

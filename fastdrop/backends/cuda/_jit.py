@@ -75,6 +75,7 @@ rounded = TARGET.by_dtype(TARGET.formula(lambda _like, x: np.float32(x)), TARGET
 
 class _Current(threading.local):
     stream: Any = 0
+    handle: int = 0
 
 
 _current = _Current()
@@ -87,8 +88,13 @@ def stream() -> Any:
 
 def use_stream(number: int) -> None:
     """Run this thread's kernels on the stream with that handle from now on; 0 is the default stream."""
-    if number != int(getattr(_current.stream, "handle", 0) or 0):
-        _current.stream = cuda.external_stream(number) if number else 0
+    if number != _current.handle:
+        _current.stream, _current.handle = cuda.external_stream(number) if number else 0, number
+
+
+def stream_handle() -> int:
+    """Return the handle of `stream()`."""
+    return _current.handle
 
 
 def launch(function: Any, threads: int, *arguments: Any) -> None:
