@@ -124,6 +124,8 @@ def do_networks(study: Study) -> None:
 def show_networks(study: Study) -> None:
     """Print the table beside the paper's, and draw error against epoch and seconds."""
     best = study.chosen(study.networks)
+    if not best:
+        return
     body = []
     for label, run in best.items():
         row, whole = study.experiment.do(run), study.rows(study.on_all_rows(run))
@@ -154,6 +156,8 @@ def do_sharings(study: Study) -> None:
 def show_sharings(study: Study) -> None:
     """Print and draw what sharing costs at equal epochs and at equal seconds."""
     best = study.chosen(study.sharings)
+    if not best:
+        return
     longer = study.as_long(best)
     body = []
     for label, run in best.items():
@@ -179,6 +183,8 @@ def do_rates(study: Study) -> None:
 def show_rates(study: Study) -> None:
     """Print and draw training and validation error after the last epoch against the rate."""
     rows = [row for run in study.rates if (row := study.experiment.row(run))]
+    if len(rows) < len(study.rates):
+        return
     body = []
     for row in rows:
         training, validation = (curve(row, name)[-1] for name in ("training_errors", "validation_errors"))
