@@ -196,7 +196,7 @@ def test_public_names_resolve() -> None:
 
 
 NUMBA_OPTIONS = {"parallel", "fastmath", "error_model", "nogil", "boundscheck"}
-OPTION_FILES = {"backends.cuda._jit", "backends.cpu._jit", "backends.formulas._formula"}
+OPTION_FILES = {"backends.cpu._jit", "backends.cuda._jit", "backends.cuda._mlir", "backends.formulas._formula"}
 OTHER_COMPILERS = {"benchmark.peers.jax"}
 
 

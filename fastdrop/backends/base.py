@@ -409,13 +409,10 @@ class AbstractBackend(ABC):
     ) -> tuple[float, Array]:
         """``l = mean_j (p_j - t_j)**2``; gradient ``2 (p - t) / columns * weight / normalizer``. Labels are (rows, columns)."""
 
-    # Metrics
-
     def hits(self, outputs: Array, labels: Array, threshold: float) -> Array:
         """Return for each row of outputs (rows, columns) whether its largest element is where the label says: bool (rows,).
 
-        Labels are class numbers (rows,), or (rows, columns), whose largest element says it. With one column, it is whether
-        (output > threshold) is the label.
+        Labels as for losses, of (rows, columns) the largest element. With one column: whether (output > threshold) is the label.
         """
         if outputs.shape[1] == 1:
             return np.asarray((outputs[:, 0] > threshold) == labels)

@@ -19,26 +19,26 @@ def _formula(function: Callable[..., Any]) -> Any:
 
 
 def _by_dtype(single: Any, double: Any) -> Any:
-    """Make one function of two, of one, two or three arguments: there is no other way to call it inside a kernel."""
+    """Make one function of two, of one, two or three arguments; those below only stand for it where kernels are typed."""
     narrow = types.float32, types.int32
     match single.py_func.__code__.co_argcount:
         case 1:
 
             def unary(x: Any) -> Any:
-                raise NotImplementedError
+                return x
 
             overload(unary)(lambda x: (lambda x: single(x)) if x in narrow else (lambda x: double(x)))  # noqa: PLW0108
             return unary
         case 2:
 
             def binary(x: Any, y: Any) -> Any:
-                raise NotImplementedError
+                return x, y
 
             overload(binary)(lambda x, y: (lambda x, y: single(x, y)) if x in narrow else (lambda x, y: double(x, y)))  # noqa: ARG005, PLW0108
             return binary
 
     def ternary(x: Any, y: Any, z: Any) -> Any:
-        raise NotImplementedError
+        return x, y, z
 
     overload(ternary)(lambda x, y, z: (lambda x, y, z: single(x, y, z)) if x in narrow else (lambda x, y, z: double(x, y, z)))  # noqa: ARG005, PLW0108
     return ternary
