@@ -18,8 +18,8 @@ from fastdrop.backends import select
 from fastdrop.backends.base import AbstractBackend
 
 BACKENDS = ["reference", "cpu", "cuda"]
-CUDA_TESTS = {"test_signatures_are_the_same", "test_a_backend_adds_no_public_operation"}
-"""Which the CUDA backend always does, besides those of the contract and its own; FASTDROP_TEST_CUDA=1 lets it do all."""
+CUDA_TESTS = {"test_signatures_are_the_same", "test_a_backend_adds_no_public_operation", "test_bernoulli", "test_rows"}
+"""Which the CUDA backend always does, besides its own in test_cuda.py; FASTDROP_TEST_CUDA=1 lets it do all."""
 
 hypothesis.settings.register_profile(
     "fastdrop",
@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_quick(item: pytest.Item) -> bool:
-    return item.path.name == "test_contract.py" or getattr(item, "originalname", "") in CUDA_TESTS
+    return getattr(item, "originalname", "") in CUDA_TESTS
 
 
 def _on_cuda(item: pytest.Item) -> bool:

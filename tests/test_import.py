@@ -65,4 +65,4 @@ def test_an_unknown_backend_is_an_error() -> None:
         except fd.FastdropError as error:
             print(error)
     """
-    assert run(code, FASTDROP_BACKEND="gpu") == "`backend` must be one of cpu, reference, got 'gpu'"
+    assert run(code, FASTDROP_BACKEND="gpu") == "`backend` must be one of cpu, cuda, reference, got 'gpu'"

@@ -61,7 +61,7 @@ def test_selection_by_name(name: str) -> None:
 
 
 def test_selection_of_an_unknown_name() -> None:
-    with pytest.raises(ArgumentValueError, match=r"`backend` must be one of cpu, reference, cuda, got 'gpu'"):
+    with pytest.raises(ArgumentValueError, match=r"`backend` must be one of cpu, cuda, reference, got 'gpu'"):
         select.backend("gpu")
 
 

@@ -53,7 +53,7 @@ def _target() -> Target:
 TARGET: Final = _target()
 """What formulas are made for."""
 
-BLOCK: Final = 4 if SIMULATED else 256
+BLOCK: Final = 2 if SIMULATED else 256
 """Threads of a block."""
 MOST_BLOCKS: Final = 2 if SIMULATED else 1 << 20
 """Blocks of a launch; kernels whose work is longer go on in steps of a whole launch."""
