@@ -68,11 +68,6 @@ class DeviceArray(ABC):
         """Number of elements."""
         return math.prod(self.shape)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the elements."""
-        return self.size * self.dtype.itemsize
-
     def reshape(self, *shape: int | Shape) -> Self:
         """Return the same memory as an array of another shape; one extent may be -1."""
         wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
@@ -82,10 +77,11 @@ class DeviceArray(ABC):
         return type(self)(self.memory, tuple(extents))
 
     def __getitem__(self, rows: slice) -> Self:
-        """Return consecutive rows: the same memory."""
+        """Return consecutive rows: the same memory, and for all of them the same object that stands for it."""
         low, high, _ = rows.indices(len(self))
         row = math.prod(self.shape[1:])
-        memory = self.memory[low * row : high * row] if high > low and row else self.memory
+        part = row and 0 < high - low < len(self)
+        memory = self.memory[low * row : high * row] if part else self.memory
         return type(self)(memory, (max(0, high - low), *self.shape[1:]))
 
     def __float__(self) -> float:

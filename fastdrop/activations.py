@@ -26,8 +26,7 @@ ActivationId: TypeAlias = ActivationKind | Literal["softmax"]
 
 def _apply(activation: ActivationKind, x: Any) -> Array:
     array = contiguous(arrays.float_array("x", x))
-    result: Array = in_kind(backend_of(array).activation_forward(array, activation), x)
-    return result
+    return in_kind(backend_of(array).activation_forward(array, activation), x)
 
 
 def linear(x: Any) -> Array:
@@ -85,8 +84,7 @@ def softmax(x: Any) -> Array:
     array = contiguous(arrays.float_array("x", x))
     columns = array.shape[-1]
     rows = array.reshape(-1, columns) if array.size else array.reshape(0, max(1, columns))
-    result: Array = in_kind(backend_of(array).softmax_forward(rows).reshape(array.shape), x)
-    return result
+    return in_kind(backend_of(array).softmax_forward(rows).reshape(array.shape), x)
 
 
 FUNCTIONS: Final[dict[str, Callable[[Any], Array]]] = {

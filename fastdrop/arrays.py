@@ -9,7 +9,7 @@ from fastdrop._device import is_device
 from fastdrop._types import Array
 from fastdrop.backends.select import received
 
-__all__ = ["float_array", "is_device", "on_host", "same_place", "to_array", "write"]
+__all__ = ["float_array", "host_copy", "is_device", "on_host", "same_place", "to_array", "write"]
 
 
 def float_array(name: str, value: Any, *, ndim: int | None = None, min_ndim: int = 1) -> Array:
@@ -23,6 +23,11 @@ def to_array(name: str, value: Any) -> Array:
 
 
 def on_host(array: Any) -> Array:
+    """Return an array as NumPy's: itself, if it is one."""
+    return cast(Array, array.copy_to_host() if is_device(array) else array)
+
+
+def host_copy(array: Any) -> Array:
     """Return a copy of an array as NumPy's."""
     return cast(Array, array.copy_to_host() if is_device(array) else array.copy())
 

@@ -51,7 +51,7 @@ class UnitNorm(AbstractConstraint):
 
     def __call__(self, value: Array) -> None:
         """Normalise every column, in place."""
-        here = arrays.on_host(value) if arrays.is_device(value) else value
+        here = arrays.on_host(value)
         columns = _columns(here)
         columns /= EPSILON + np.sqrt(np.square(columns).sum(axis=0))
         arrays.write(value, here)
@@ -62,7 +62,7 @@ class NonNeg(AbstractConstraint):
 
     def __call__(self, value: Array) -> None:
         """Replace negative elements, in place."""
-        here = arrays.on_host(value) if arrays.is_device(value) else value
+        here = arrays.on_host(value)
         here[here <= 0.0] = 0.0
         arrays.write(value, here)
 

@@ -89,7 +89,7 @@ def add_batch(sums: Sums, loss: float, measured: Sequence[Metric], outputs: Arra
                 hits = cast(Any, metric.compute(outputs, labels))
                 add(sums, metric.name, backend_of(hits).sum_of(hits), hits.size)
                 continue
-            here = arrays.on_host(outputs), arrays.on_host(labels) if arrays.is_device(labels) else labels
+            here = arrays.on_host(outputs), arrays.on_host(labels)
         values = np.asarray(metric.compute(*here))
         if values.ndim:
             add(sums, metric.name, float(values.sum(dtype=np.float64)), values.size)

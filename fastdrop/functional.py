@@ -64,18 +64,20 @@ def dropout(x: Any, mask: Mask, *, out: Array | None = None) -> tuple[Array, Cal
     """
     given, x = x, arrays.float_array("x", x)
     _validate.instance("mask", mask, Mask, "a fastdrop.Mask")
+    target = received(out)
     if out is not None:
-        _check_out(out, x.shape, x.dtype, "x", x)
+        _check_out(target, x.shape, x.dtype, "x", x)
     bound = mask.bind(x.shape)
     backend = backend_of(x)
-    y = backend.dropout_forward(contiguous(x), bound, _received_out(out))
+    y = backend.dropout_forward(contiguous(x), bound, target)
     shape, dtype, on_device = x.shape, x.dtype, arrays.is_device(x)
 
     def backward(dy: Any, *, out: Array | None = None) -> Array:
         theirs, dy = dy, _gradient(dy, shape, dtype, on_device)
+        target = received(out)
         if out is not None:
-            _check_out(out, shape, dtype, "dy", dy)
-        dx = backend.dropout_backward(contiguous(dy), bound, _received_out(out))
+            _check_out(target, shape, dtype, "dy", dy)
+        dx = backend.dropout_backward(contiguous(dy), bound, target)
         return in_kind(dx, theirs) if out is None else out
 
     return in_kind(y, given) if out is None else out, backward
@@ -86,14 +88,9 @@ def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], source_na
     if not arrays.is_device(source):
         _validate.out_array("out", out, shape, dtype, source_name, source)
         return
-    array = received(out)
-    arrays.same_place("out", array, source_name, True)
-    _validate.same_dtype("out", array, dtype, source_name)
-    _validate.exact_shape("out", array, shape)
-
-
-def _received_out(out: Any) -> Any:
-    return None if out is None else received(out)
+    arrays.same_place("out", out, source_name, True)
+    _validate.same_dtype("out", out, dtype, source_name)
+    _validate.exact_shape("out", out, shape)
 
 
 def _gradient(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any], on_device: bool) -> Array:
@@ -163,9 +160,9 @@ def dense(
     act = activations.get(activation)
     _check_masks(input_mask, output_mask)
     y_shape = (*x.shape[:-1], fan_out)
-    backend, target = backend_of(x), _received_out(out)
+    backend, target = backend_of(x), received(out)
     if out is not None:
-        _check_out(out, y_shape, x.dtype, "x", x)
+        _check_out(target, y_shape, x.dtype, "x", x)
         if not arrays.is_device(x):
             _validate.disjoint("out", out, "weight", weight)
             if bias is not None:
@@ -176,7 +173,8 @@ def dense(
     bound_out = None if output_mask is None else output_mask.bind(y_shape, as_matrix=act != activations.SOFTMAX)
     weight = contiguous(weight)
     if act == activations.SOFTMAX:
-        return _dense_softmax(given, x, weight, bias, bound_in, bound_out, y_shape, out)
+        y, softmax_backward = _dense_softmax(x, weight, bias, bound_in, bound_out, y_shape, target)
+        return in_kind(y, given) if out is None else out, softmax_backward
     rows = math.prod(x.shape[:-1])
     x2 = contiguous(x).reshape(rows, fan_in)
     out2 = None if target is None else target.reshape(rows, fan_out)
@@ -229,7 +227,6 @@ def _check_masks(input_mask: Any, output_mask: Any) -> None:
 
 
 def _dense_softmax(
-    given: Any,
     x: Array,
     weight: Array,
     bias: Array | None,
@@ -246,7 +243,7 @@ def _dense_softmax(
     assert not isinstance(z, Kept)
     y, softmax_backward = _softmax(z.reshape(y_shape), bound_out)
     if out is not None:
-        received(out)[:] = y
+        out[:] = y
 
     def backward(dy: Any, input_gradient: bool = True) -> Gradients:
         dz = softmax_backward(contiguous(_gradient(dy, y_shape, x.dtype, arrays.is_device(x)))).reshape(z.shape)
@@ -254,7 +251,7 @@ def _dense_softmax(
         dx = inner(dz, input_gradient, dweight, dbias, False)
         return _each_in_kind(None if dx is None else dx.reshape(x.shape), dweight, dbias, dy)
 
-    return in_kind(y, given) if out is None else out, backward
+    return y, backward
 
 
 def _softmax(z: Array, mask: BoundMask | None) -> tuple[Array, Callable[[Array], Array]]:

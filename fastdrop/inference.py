@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from fastdrop import _validate, activations, arrays
 from fastdrop._network import Network
@@ -40,12 +40,12 @@ def predict(net: Network, x: Any, batch_size: int | None = None) -> Array:
     size = PREDICTION_ROWS if batch_size is None else _validate.integer("batch_size", batch_size, 1)
     first, backend = net(x[:size]), backend_of(x)
     if len(x) <= size:
-        return cast(Array, in_kind(backend.copy_of(first) if backend.same_memory(first, x) else first, given))
+        return in_kind(backend.copy_of(first) if backend.same_memory(first, x) else first, given)
     outputs = backend.empty((len(x), *first.shape[1:]), first.dtype)
     outputs[:size] = first
     for start in range(size, len(x), size):
         outputs[start : start + size] = net(x[start : start + size])
-    return cast(Array, in_kind(outputs, given))
+    return in_kind(outputs, given)
 
 
 def predict_proba(net: Network, x: Any, batch_size: int | None = None) -> Array:

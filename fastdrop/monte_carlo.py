@@ -148,8 +148,7 @@ def predict_mc(
     for start in range(0, max(1, len(x)), run.rows_at_once):
         rows, statistics = slice(start, start + run.rows_at_once), _Statistics(kind)
         for first, outputs in run.outputs(net._prepared(x[rows]), start):
-            values = probabilities(outputs, kind)
-            values = arrays.on_host(values) if arrays.is_device(values) else values
+            values = arrays.on_host(probabilities(outputs, kind))
             statistics.add(values)
             if samples is not None:
                 samples[first : first + len(values), rows] = values

@@ -141,7 +141,7 @@ class AbstractOptimizer(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that `load_state_dict` needs; arrays are copies."""
-        state = {name: {slot: arrays.on_host(array) for slot, array in slots.items()} for name, slots in self.state.items()}
+        state = {name: {slot: arrays.host_copy(array) for slot, array in slots.items()} for name, slots in self.state.items()}
         return {"config": self.get_config(), "iterations": self.iterations, "state": state}
 
     def load_state_dict(self, d: dict[str, Any]) -> None:

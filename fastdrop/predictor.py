@@ -66,5 +66,4 @@ class Predictor:
         y, _ = run_chain(self._steps, contiguous(x, self.dtype), INFERENCE)
         backend = backend_of(y)
         own = not self._on_device and y.base is None and y is not x
-        result: Array = in_kind(y if own or not backend.same_memory(x, y) else backend.copy_of(y), given)
-        return result
+        return in_kind(y if own or not backend.same_memory(x, y) else backend.copy_of(y), given)

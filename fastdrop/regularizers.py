@@ -31,8 +31,7 @@ class L1L2:
         """Return the penalty as a float."""
         total = 0.0
         if self.l1:
-            here = arrays.on_host(w) if arrays.is_device(w) else w
-            total += self.l1 * float(np.abs(here).sum(dtype=np.float64))
+            total += self.l1 * float(np.abs(arrays.on_host(w)).sum(dtype=np.float64))
         if self.l2:
             total += self.l2 * backend_of(w).sum_of_squares(w)
         return total
@@ -40,8 +39,8 @@ class L1L2:
     def add_gradient(self, w: Array, grad: Array) -> None:
         """Add the gradient of the penalty into `grad`."""
         if self.l1:
-            signs = backend_of(w).copy_of(np.sign(arrays.on_host(w))) if arrays.is_device(w) else np.sign(w)
-            grad += self.l1 * signs
+            signs = np.sign(arrays.on_host(w))
+            grad += self.l1 * (backend_of(w).copy_of(signs) if arrays.is_device(w) else signs)
         if self.l2:
             grad += 2.0 * self.l2 * w
 

@@ -122,7 +122,7 @@ class Sequential(AbstractChain):
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of all parameters' values by name, NumPy arrays wherever the network is: {"1.weight": array, ...}."""
-        return {name: arrays.on_host(parameter.value) for name, parameter in self._built()}
+        return {name: arrays.host_copy(parameter.value) for name, parameter in self._built()}
 
     def load_state_dict(self, d: Mapping[str, Any], strict: bool = True) -> None:
         """Replace parameters by name; everything is checked before anything is changed.

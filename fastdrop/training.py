@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from fastdrop import _validate, losses, optim
 from fastdrop import metrics as metric_table
@@ -87,7 +87,7 @@ def train_on_batch(
 
     value, _ = do_step(net, received(x), compute, optimizer, step, row_offset)
     net.output_kind = resolved.output_kind or net.output_kind
-    return cast(float, in_kind(value, x))
+    return in_kind(value, x)
 
 
 def fit(

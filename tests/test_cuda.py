@@ -98,13 +98,13 @@ def _dense(b: AbstractBackend, dtype: Any, kind: ActivationKind, *masks: Any) ->
 @pytest.mark.parametrize(("kind", "dtype"), [*((kind, np.float32) for kind in ActivationKind), (ActivationKind.GELU, np.float64)])
 def test_dense(cuda: AbstractBackend, kind: ActivationKind, dtype: Any) -> None:
     masks = fd.Mask(0.2, KEY).bind((5, 7), as_matrix=True), fd.Mask(0.5, KEY).bind((5, 6), as_matrix=True)
-    _compare(lambda b: _dense(b, dtype, kind, *masks), cuda, 32)
+    _assert_agreed(lambda b: _dense(b, dtype, kind, *masks), cuda, 32)
 
 
 def test_dense_whose_output_is_all_dropped(cuda: AbstractBackend) -> None:
     with pytest.warns(AllDroppedWarning):
         mask = fd.Mask(1.0, KEY).bind((5, 6), as_matrix=True)
-    _compare(lambda b: _dense(b, np.float32, ActivationKind.RELU, None, mask), cuda, 0)
+    _assert_agreed(lambda b: _dense(b, np.float32, ActivationKind.RELU, None, mask), cuda, 0)
 
 
 @pytest.mark.parametrize("strides", [pytest.param(1, marks=pytest.mark.slow), 2])
@@ -123,17 +123,17 @@ def test_images(cuda: AbstractBackend, strides: int, padding: str) -> None:
         pooled = b.max_pool_backward(_random(largest.shape), x, window), b.average_pool_backward(_random(mean.shape), window)
         return [y, z, dx, dweight, dbias, largest, mean, *pooled]
 
-    _compare(run, cuda, 64)
+    _assert_agreed(run, cuda, 64)
 
 
 def test_drop_block_and_noise(cuda: AbstractBackend) -> None:
     x, seeds = _random((3, 5, 4, 2)), fd.Mask(0.2, KEY).bind((3, 4 * 3 * 2), as_matrix=True)
-    _compare(
+    _assert_agreed(
         lambda b: [b.drop_block_forward(x, seeds, 2), b.affine_dropout_forward(x, fd.Mask(0.3, KEY).bind(x.shape), 1, 2)], cuda
     )
     for multiplies in (False, True):
         noise = Normals(KEY, 3, 0.5, multiplies, Domain.NOISE)
-        _compare(lambda b, noise=noise: [b.noise_forward(x, noise), b.noise_backward(x, noise)], cuda, 32)
+        _assert_agreed(lambda b, noise=noise: [b.noise_forward(x, noise), b.noise_backward(x, noise)], cuda, 32)
 
 
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "sigmoid_cross_entropy", "categorical_cross_entropy"])
@@ -141,9 +141,11 @@ def test_losses(cuda: AbstractBackend, loss: str) -> None:
     outputs, weights = np.abs(_random((4, 5))), np.array([1.0, 0.0, 2.0, 0.5])
     targets = np.eye(5, dtype=np.float32)[[0, 3, 1, 4]]
     for labels in (np.array([0, 3, 1, 4]), targets):
-        _compare(lambda b, labels=labels: [np.array(each) for each in getattr(b, loss)(outputs, labels, weights, 3.0)], cuda)
-    _compare(lambda b: [np.array(each) for each in b.mean_squared_error(outputs, targets, None, 4.0)], cuda)
-    _compare(lambda b: [b.softmax_forward(outputs), b.softmax_backward(targets, outputs)], cuda)
+        _assert_agreed(
+            lambda b, labels=labels: [np.array(each) for each in getattr(b, loss)(outputs, labels, weights, 3.0)], cuda
+        )
+    _assert_agreed(lambda b: [np.array(each) for each in b.mean_squared_error(outputs, targets, None, 4.0)], cuda)
+    _assert_agreed(lambda b: [b.softmax_forward(outputs), b.softmax_backward(targets, outputs)], cuda)
 
 
 def test_a_class_number_beyond_the_classes_shows_in_the_loss(cuda: AbstractBackend) -> None:
@@ -171,10 +173,10 @@ def test_updates(cuda: AbstractBackend, kind: UpdateKind) -> None:
         b.limit_column_norms(arrays[0], 1.0)
         return [*arrays, np.array(b.sum_of_squares(whole)), whole]
 
-    _compare(run, cuda)
+    _assert_agreed(run, cuda)
 
 
-def _compare(run: Callable[[AbstractBackend], list[Any]], cuda: AbstractBackend, ulps: float = 16) -> None:
+def _assert_agreed(run: Callable[[AbstractBackend], list[Any]], cuda: AbstractBackend, ulps: float = 16) -> None:
     got, wanted = run(cuda), run(select.backend("reference"))
     for mine, right in zip(got, wanted, strict=True):
         if right is not None:

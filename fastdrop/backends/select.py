@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from fastdrop._device import DeviceArray, is_device, is_foreign
 from fastdrop.backends.base import AbstractBackend
 
 BACKENDS = ("cpu", "reference", "cuda")
+Result = TypeVar("Result")
+
 BACKEND_VARIABLE = "FASTDROP_BACKEND"
 """Environment variable that replaces the CPU backend by name, e.g. ``reference`` to audit a result."""
 
@@ -63,10 +65,10 @@ def received(value: Any) -> Any:
     return receive(value)
 
 
-def in_kind(result: Any, like: Any) -> Any:
+def in_kind(result: Result, like: Any) -> Result:
     """Return a result as an array of the library that the user's array belongs to."""
     if not is_device(result) or is_device(like) or not is_foreign(like):
         return result
     from fastdrop.backends.cuda.interop import give
 
-    return give(result, like)
+    return cast(Result, give(cast(Any, result), like))

@@ -138,7 +138,7 @@ class Parameter:
         grad = self._grad
         if self.regularizer is not None or grad is None:
             return self.regularizer is not None
-        bits = arrays.on_host(grad) if arrays.is_device(grad) else grad
+        bits = arrays.on_host(grad)
         return bool(bits.view(f"u{bits.itemsize}").any())
 
     @property

@@ -108,11 +108,6 @@ def launch_blocks(function: Any, blocks: int, *arguments: Any) -> None:
         start(function, min(MOST_BLOCKS, blocks), BLOCK, *arguments)
 
 
-def launch_grid(function: Any, grid: tuple[int, int], block: Any, *arguments: Any) -> None:
-    """Run a kernel with a grid of blocks."""
-    start(function, grid, block, *arguments)
-
-
 def start(function: Any, grid: Any, block: Any, *arguments: Any) -> None:
     """Run a kernel on this thread's stream: the one place where that is done."""
     function[grid, block, stream()](*arguments)

@@ -10,9 +10,9 @@ import numpy as np
 from fastdrop._device import DeviceArray
 from fastdrop._types import ActivationKind, Indices, MaskKind
 from fastdrop.backends.base import AbstractBackend, PackedWeight, Update, needs_z
-from fastdrop.backends.cuda import dense, updates
+from fastdrop.backends.cuda import _jit, dense, updates
 from fastdrop.backends.cuda._arrays import compute_dtype, empty, upload, zeros
-from fastdrop.backends.cuda._jit import BLOCK, IS_SUCCESSOR, MOST_BLOCKS, launch, launch_grid
+from fastdrop.backends.cuda._jit import BLOCK, IS_SUCCESSOR, MOST_BLOCKS, launch
 from fastdrop.backends.cuda._masks import prepare
 from fastdrop.backends.cuda._products import multiply
 from fastdrop.mask import BoundMask
@@ -152,7 +152,7 @@ class MatrixOperations(AbstractBackend):
             memories = zip(*((grad.memory, *(array.memory for array in update[1:4])) for update, grad in found), strict=True)
             sizes = tuple(update.value.size for update, _ in found)
             blocks = min(MOST_BLOCKS, -(-max(sizes) // BLOCK))
-            launch_grid(updates.update_all_kernel, (blocks, len(found)), BLOCK, kind, *memories, _numbers(rates, dtype), sizes)
+            _jit.start(updates.update_all_kernel, (blocks, len(found)), BLOCK, kind, *memories, _numbers(rates, dtype), sizes)
 
     def update(self, update: Any, grad: Any, rows: Indices | None = None, columns: Indices | None = None) -> None:
         kind, value, first, second, rates = update

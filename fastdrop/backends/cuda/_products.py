@@ -12,8 +12,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from fastdrop._device import BFLOAT16, DeviceArray
+from fastdrop.backends.cuda import _jit
 from fastdrop.backends.cuda._arrays import address, compute_dtype
-from fastdrop.backends.cuda._jit import SIMULATED, cuda, kernel, launch_grid, stream_handle
+from fastdrop.backends.cuda._jit import SIMULATED, cuda, kernel, stream_handle
 
 TILE: Final = 2 if SIMULATED else 16
 """Rows and columns of the part of c that a block of threads computes."""
@@ -81,9 +82,7 @@ def multiply_tiled(a: DeviceArray, turn_a: bool, b: DeviceArray, turn_b: bool, c
     depth = a.shape[0 if turn_a else 1]
     blocks = -(-columns // SIDE), -(-rows // SIDE)
     sizes = rows, columns, depth, accumulate
-    launch_grid(
-        _tiled_kernels[compute_dtype(c.dtype)], blocks, (TILE, TILE), a.memory, turn_a, b.memory, turn_b, c.memory, *sizes
-    )
+    _jit.start(_tiled_kernels[compute_dtype(c.dtype)], blocks, (TILE, TILE), a.memory, turn_a, b.memory, turn_b, c.memory, *sizes)
 
 
 class CublasMultiply:

@@ -13,41 +13,38 @@ CHUNK = 4096
 
 
 @device
-def block_sum(shared: Any, thread: int, value: Any) -> Any:
-    """Return the sum of every thread's value, to all of them."""
+def larger(a: Any, b: Any) -> Any:
+    """Return the larger number, or NaN."""
+    return b if b > a or b != b else a  # noqa: PLR0124  (NaN differs from itself)
+
+
+@device
+def reduced(shared: Any, thread: int, value: Any, by_largest: bool) -> Any:
+    """Return the largest of every thread's values, or their sum, to all of them."""
     shared[thread] = value
     cuda.syncthreads()
     width = BLOCK // 2
     while width > 0:
         if thread < width:
-            shared[thread] += shared[thread + width]
+            a, b = shared[thread], shared[thread + width]
+            shared[thread] = larger(a, b) if by_largest else a + b
         cuda.syncthreads()
         width //= 2
     total = shared[0]
     cuda.syncthreads()
     return total
+
+
+@device
+def block_sum(shared: Any, thread: int, value: Any) -> Any:
+    """Return the sum of every thread's value, to all of them."""
+    return reduced(shared, thread, value, False)
 
 
 @device
 def block_max(shared: Any, thread: int, value: Any) -> Any:
     """Return the largest of every thread's values, to all of them; NaN where there is one."""
-    shared[thread] = value
-    cuda.syncthreads()
-    width = BLOCK // 2
-    while width > 0:
-        if thread < width:
-            shared[thread] = larger(shared[thread], shared[thread + width])
-        cuda.syncthreads()
-        width //= 2
-    total = shared[0]
-    cuda.syncthreads()
-    return total
-
-
-@device
-def larger(a: Any, b: Any) -> Any:
-    """Return the larger number, or NaN."""
-    return b if b > a or b != b else a  # noqa: PLR0124  (NaN differs from itself)
+    return reduced(shared, thread, value, True)
 
 
 @kernel
