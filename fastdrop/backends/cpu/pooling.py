@@ -5,7 +5,7 @@ A thread has whole images, and goes through the channels of a place together. Gr
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -44,13 +44,49 @@ def spans(frame: Frame, i: int, j: int) -> tuple[int, int, int, int, int, int]:
 
 
 @device
+def is_whole_four(frame: Frame) -> bool:
+    """Return whether every window is 2 x 2, and within the image: the usual pooling."""
+    height, width, down, across, down_step, step, top, before, tall, wide = frame
+    inside = top == 0 and before == 0 and (tall - 1) * down_step + down <= height and (wide - 1) * step + across <= width
+    return down == 2 and across == 2 and inside
+
+
+@device
+def better(value: Any, largest: Any) -> Any:
+    """Return whether an element of a window is chosen in place of the largest one before it; NaN is larger than anything."""
+    return (value > largest) | np.isnan(value)
+
+
+@device
+def largest_of_four(first: Array, second: Array, third: Array, fourth: Array, y: Array) -> None:
+    """Write the largest of four elements of each channel."""
+    for c in range(len(y)):
+        value = first[c]
+        value = select(better(second[c], value), second[c], value)
+        value = select(better(third[c], value), third[c], value)
+        y[c] = select(better(fourth[c], value), fourth[c], value)
+
+
+@device
+def tap_of_four(first: Array, second: Array, third: Array, fourth: Array, taps: Taps) -> None:
+    """Write which of four elements of each channel is the largest."""
+    for c in range(len(taps)):
+        value = first[c]
+        later = better(second[c], value)
+        value, tap = select(later, second[c], value), select(later, np.int32(1), np.int32(0))
+        later = better(third[c], value)
+        value, tap = select(later, third[c], value), select(later, np.int32(2), tap)
+        taps[c] = select(better(fourth[c], value), np.int32(3), tap)
+
+
+@device
 def keep_largest(row: Array, tap: int, largest: Array, taps: Taps) -> None:
     """Put an element of the window, of each channel, in place of the largest one so far; NaN is larger than anything."""
     for c in range(len(row)):
         value = row[c]
-        better = (value > largest[c]) | np.isnan(value)
-        largest[c] = select(better, value, largest[c])
-        taps[c] = select(better, np.int32(tap), taps[c])
+        later = better(value, largest[c])
+        largest[c] = select(later, value, largest[c])
+        taps[c] = select(later, np.int32(tap), taps[c])
 
 
 @device
@@ -72,11 +108,16 @@ def choose(x: Array, i: int, j: int, frame: Frame, largest: Array, taps: Taps) -
 def max_pool_kernel(x: Array, frame: Frame, y: Array, taps: Taps, threads: int) -> None:
     """Write the largest elements; taps (threads, channels) is scratch."""
     rows = len(x)
+    four = is_whole_four(frame)
     for t in prange(threads):
         for row in range(t * rows // threads, (t + 1) * rows // threads):
             for i in range(frame[8]):
                 for j in range(frame[9]):
-                    choose(x[row], i, j, frame, y[row, i, j], taps[t])
+                    if four:
+                        p, q = i * frame[4], j * frame[5]
+                        largest_of_four(x[row, p, q], x[row, p, q + 1], x[row, p + 1, q], x[row, p + 1, q + 1], y[row, i, j])
+                    else:
+                        choose(x[row], i, j, frame, y[row, i, j], taps[t])
 
 
 @kernel
@@ -85,6 +126,7 @@ def max_pool_gradient_kernel(dy: Array, x: Array, frame: Frame, dx: Array, large
     rows, channels = len(x), x.shape[3]
     height, width, down, across, down_step, step, _, _, tall, wide = frame
     zero = dy.dtype.type(0)
+    four = is_whole_four(frame)
     tiled = down == down_step and across == step and height == tall * down and width == wide * across
     for t in prange(threads):
         own = taps[t]
@@ -94,7 +136,10 @@ def max_pool_gradient_kernel(dy: Array, x: Array, frame: Frame, dx: Array, large
             for i in range(frame[8]):
                 for j in range(frame[9]):
                     top, left, p_first, p_last, q_first, q_last = spans(frame, i, j)
-                    choose(x[row], i, j, frame, largest[t], own)
+                    if four:
+                        tap_of_four(x[row, top, left], x[row, top, left + 1], x[row, top + 1, left], x[row, top + 1, left + 1], own)
+                    else:
+                        choose(x[row], i, j, frame, largest[t], own)
                     source = dy[row, i, j]
                     for p in range(p_first, p_last):
                         for q in range(q_first, q_last):
