@@ -91,15 +91,15 @@ def _half(backend: AbstractBackend, dtype: np.dtype[Any], shape: Shape) -> Array
 
 
 def _run_images(backend: AbstractBackend, x: Array) -> None:
-    """Run every operation on images once, and convolutions with strides, and with zeros in the gradient, which go other ways."""
+    """Run every operation on images once, and convolutions that go other ways: strides, many channels, zeros in the gradient."""
     weight, bias, kind = _half(backend, x.dtype, (3, 3, 2, 2)), backend.zeros((2,), x.dtype), ActivationKind.TANH
     for strides in ((1, 1), (2, 2)):
         window = window_of((x.shape[1], x.shape[2]), (3, 3), strides, (1, 1), "same", "`weight`")
         y, z = backend.conv2d_forward(x, weight, bias, window, kind, None, None, True)
         gradients = backend.empty(weight.shape, x.dtype), backend.empty(bias.shape, x.dtype)
         backend.conv2d_backward(y, x, weight, y, z, window, kind, None, None, True, *gradients, accumulate=False)
-    wide, weight = (_half(backend, x.dtype, shape) for shape in ((len(x), 2, 2, WIDE), (3, 3, WIDE, 16)))
-    window = window_of((2, 2), (3, 3), (1, 1), (1, 1), "same", "`weight`")
+    wide, weight = (_half(backend, x.dtype, shape) for shape in ((len(x), 4, 4, WIDE), (3, 3, WIDE, WIDE)))
+    window = window_of((4, 4), (3, 3), (1, 1), (1, 1), "same", "`weight`")
     y, z = backend.conv2d_forward(wide, weight, None, window, kind, None, None, True)
     dweight = backend.empty(weight.shape, x.dtype)
     backend.conv2d_backward(y, wide, weight, y, z, window, kind, None, None, True, dweight, None, accumulate=False, sparse=True)

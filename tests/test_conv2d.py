@@ -27,6 +27,7 @@ from fastdrop import Key, Mask, convolved
 from fastdrop._config import load_numba
 from fastdrop._types import ActivationKind, Array, Shape, UpdateKind
 from fastdrop.backends.base import AbstractBackend, Update, needs_z
+from fastdrop.backends.cpu import _winograd
 from fastdrop.backends.cpu import conv2d as kernels
 from fastdrop.mask import BoundMask
 from fastdrop.window import Pair, Window, window_of
@@ -79,7 +80,12 @@ GEOMETRIES = {
     "an even kernel": Geometry((2, 5, 5, 12), 10, (4, 2), padding="same"),
     "many images": Geometry((67, 3, 3, 2), 4, (2, 2), padding="same"),
     "a deep sum": Geometry((2, 4, 4, 65), 6, padding="same"),
+    "tiles": Geometry((2, 6, 8, 33), 34, padding="same"),
+    "odd tiles": Geometry((3, 5, 7, 32), 65, padding="same"),
+    "tiles without padding": Geometry((2, 6, 7, 40), 32),
 }
+TILED = ["tiles", "odd tiles", "tiles without padding"]
+"""Those that the CPU backend does by Winograd's minimal filtering."""
 NAMED = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=list(GEOMETRIES))
 
 
@@ -363,6 +369,31 @@ def test_small_integers_are_exact_at_the_edges_of_tiles(
             _check_exactly(case, backend, reference)
 
 
+def test_what_is_done_by_tiles_and_what_is_not() -> None:
+    """The shape of an image decides, never how many there are."""
+    dtype = np.dtype(np.float32)
+    for name, geometry in GEOMETRIES.items():
+        assert _winograd.applies(geometry.window, (1, 1), geometry.images[3], geometry.filters, dtype) == (name in TILED)
+    window = GEOMETRIES["tiles"].window
+    assert not _winograd.applies(window, (2, 1), 64, 64, dtype)
+    assert _winograd.applies(window, (1, 1), 256, 512, dtype)
+    assert not _winograd.applies(window, (1, 1), 256, 512, np.dtype(np.float64))  # 16 MiB of transformed filters
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_more_tiles_and_channels_than_a_thread_has_in_hand(
+    backend: AbstractBackend, reference: AbstractBackend, dtype: np.dtype
+) -> None:
+    """Rows of tiles longer than a block and shorter ones, channels beyond the depth of a panel, images of several pieces."""
+    wide = 2 * _winograd.BLOCK + 5
+    for images, filters in (((2, 3, wide, 32), 33), ((9, 8, 7, 36), 40), ((1, 4, 4, kernels.KC + 5), 32), ((1, 4, 4, 32), 300)):
+        geometry = Geometry(images, filters, padding="same")
+        assert _winograd.applies(geometry.window, (1, 1), images[3], filters, np.dtype(dtype))
+        masks = Mask(0.5, KEY, row_offset=5), Mask(0.5, KEY.on(7), row_offset=5)
+        case = _case(geometry, make=small_integers, dtype=dtype, kind=RELU, input_mask=masks[0], output_mask=masks[1])
+        _check_exactly(case, backend, reference)
+
+
 def test_small_integers_with_fixed_counts(backend: AbstractBackend, reference: AbstractBackend) -> None:
     """Half of an even number of units: the scale is 2."""
     geometry = GEOMETRIES["many channels"]._replace(filters=18)
@@ -387,7 +418,7 @@ def test_a_larger_sum_is_packed_in_several_pieces(backend: AbstractBackend, refe
 
 
 @pytest.mark.parametrize("kind", [LINEAR, RELU, TANH, GELU])
-@pytest.mark.parametrize("name", ["few channels", "strides", "many channels", "a deep sum"])
+@pytest.mark.parametrize("name", ["few channels", "strides", "many channels", "a deep sum", *TILED])
 def test_error_is_at_most_twice_that_of_plain_numpy(
     backend: AbstractBackend, reference: AbstractBackend, name: str, kind: ActivationKind
 ) -> None:
@@ -440,7 +471,7 @@ def test_inputs_are_not_written(backend: AbstractBackend) -> None:
 
 
 @pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"big-endian"}))
-@pytest.mark.parametrize("name", ["few channels", "strides", "no padding", "each place alone"])
+@pytest.mark.parametrize("name", ["few channels", "strides", "no padding", "each place alone", "odd tiles"])
 def test_the_memory_layout_changes_no_bit(backend: AbstractBackend, name: str, layout: str) -> None:
     """On the CPU backend; the reference leaves the order of sums to the BLAS library of NumPy."""
     same = assert_agree if backend.name == "reference" else assert_same_bits
@@ -629,7 +660,7 @@ def test_left_out_zeros_do_not_multiply() -> None:
 
 @compiled
 @pytest.mark.parametrize("bytes_at_a_time", [1, 5000])
-@pytest.mark.parametrize("name", ["few channels", "strides", "many images", "many channels"])
+@pytest.mark.parametrize("name", ["few channels", "strides", "many images", "many channels", "odd tiles"])
 def test_images_are_worked_on_some_at_a_time(name: str, bytes_at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same bits of y and dx for any number of them, and for several passes; gradients of parameters to rounding."""
     from fastdrop.backends import select
@@ -655,7 +686,7 @@ def test_images_are_worked_on_some_at_a_time(name: str, bytes_at_a_time: int, mo
 
 @compiled
 @pytest.mark.parametrize("noise_shape", [None, SPATIAL])
-@pytest.mark.parametrize("name", ["few channels", "strides", "many images", "many channels", "each place alone"])
+@pytest.mark.parametrize("name", ["few channels", "strides", "many images", "many channels", "each place alone", *TILED])
 def test_a_batch_cut_in_pieces_gives_the_same_rows(name: str, noise_shape: Any) -> None:
     from fastdrop.backends import select
 

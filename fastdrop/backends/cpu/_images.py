@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastdrop._types import ActivationKind, Array, Indices, MaskKind
 from fastdrop.backends.base import Update, needs_z
-from fastdrop.backends.cpu import conv2d, dense, epilogue, masks, pooling
+from fastdrop.backends.cpu import _winograd, conv2d, dense, epilogue, masks, pooling
 from fastdrop.backends.cpu._arguments import NO_BIAS, NO_DROP, readable, unfinished
 from fastdrop.backends.cpu._products import ProductOperations
+from fastdrop.backends.cpu._scratch import aligned_empty
 from fastdrop.mask import BoundMask
 from fastdrop.window import Pair, Window
+
+Convolution: TypeAlias = Callable[[Array, Array, epilogue.Finish, masks.U64], None]
+"""``convolve(x, c, finish, c_drop)``: ``c = patches(x) @ weight``, finished; c is a matrix."""
 
 
 class ImageOperations(ProductOperations):
@@ -27,25 +31,53 @@ class ImageOperations(ProductOperations):
         """Return drop(x), in scratch; x itself without a mask."""
         return x if mask is None else self.dropout_forward(x, mask, self._scratch.take("images", x.shape, x.dtype))
 
+    def _whole(self, x: Array, before: Pair, image: Pair, upsampling: Pair = (1, 1)) -> Array:
+        """Return x, in scratch with padding, and zeros between its elements, unless that is how large its images are."""
+        if before == (0, 0) and upsampling == (1, 1) and image == x.shape[1:3]:
+            return x
+        whole = self._scratch.take("padded", (len(x), *image, x.shape[3]), x.dtype)
+        conv2d.pad_kernel(whole.size * conv2d.NANOSECONDS, readable(x), before, upsampling, whole)
+        return whole
+
     def _patched(self, x: Array, window: Window, upsampling: Pair = (1, 1)) -> tuple[Array, conv2d.Geometry]:
         """Return the elements of x, in scratch with their padding if the window leaves the images, and the window on them."""
         image, reach = window.image, conv2d.reach_of(window)
         if window.before != (0, 0) or upsampling != (1, 1) or reach[0] > image[0] or reach[1] > image[1]:
             image = reach
-            whole = self._scratch.take("padded", (len(x), *image, x.shape[3]), x.dtype)
-            conv2d.pad_kernel(whole.size * conv2d.NANOSECONDS, readable(x), window.before, upsampling, whole)
-            x = whole
-        return readable(x).reshape(-1), conv2d.geometry_of(window, image, x.shape[3])
+        whole = self._whole(x, window.before, image, upsampling)
+        return readable(whole).reshape(-1), conv2d.geometry_of(window, image, x.shape[3])
 
-    def _convolve(
-        self, x: Array, window: Window, upsampling: Pair, weight: Array, c: Array, finish: epilogue.Finish, c_drop: masks.U64
-    ) -> None:
-        """``c = patches(x) @ weight``, finished; weight as `pack_weight` packs it, c a matrix."""
-        images, geometry = self._patched(x, window, upsampling)
-        depth = window.taps * x.shape[3]
-        work = dense.nanoseconds(*c.shape, depth, dense.PACKED, finish[3])
-        given = images, geometry, depth, weight, c, finish, c_drop
-        conv2d.patches_kernel(work, *given, self._product_scratch(c.dtype), self._starts())
+    def _convolution(self, weight: Array, window: Window, upsampling: Pair) -> Convolution:
+        """Return the convolution with a weight (*window.size, channels, filters), which is packed once."""
+        channels, filters = weight.shape[2:]
+        if _winograd.applies(window, upsampling, channels, filters, weight.dtype):
+            return self._filtering(weight, window)
+        packed, depth = self.pack_weight(weight.reshape(-1, filters)).data, window.taps * channels
+
+        def convolve(x: Array, c: Array, finish: epilogue.Finish, c_drop: masks.U64) -> None:
+            images, geometry = self._patched(x, window, upsampling)
+            work = dense.nanoseconds(*c.shape, depth, dense.PACKED, finish[3])
+            given = images, geometry, depth, packed, c, finish, c_drop
+            conv2d.patches_kernel(work, *given, self._product_scratch(c.dtype), self._starts())
+
+        return convolve
+
+    def _filtering(self, weight: Array, window: Window) -> Convolution:
+        """Return the convolution by Winograd's minimal filtering."""
+        channels, filters = weight.shape[2:]
+        u = aligned_empty(_winograd.packed_shape(channels, filters, weight.dtype), weight.dtype)
+        flat = readable(weight).reshape(-1)
+        _winograd.filters_kernel(u.size * dense.PACKING_NANOSECONDS, flat, channels, filters, u)
+        image = _winograd.image_of(window)
+
+        def convolve(x: Array, c: Array, finish: epilogue.Finish, c_drop: masks.U64) -> None:
+            whole = readable(self._whole(x, window.before, image)).reshape(-1)
+            room = self._scratch.take("room", (self._threads, sum(_winograd.scratch_sizes(channels, filters))), c.dtype)
+            work = dense.nanoseconds(len(c) // _winograd.SAVED, filters, window.taps * channels, dense.PACKED, finish[3])
+            given = whole, (*image, channels), window.places, u, c, finish, c_drop, room
+            _winograd.winograd_kernel(work, *given, self._decision_scratch())
+
+        return convolve
 
     def _add_patches(self, dz: Array, window: Window, weight: Array, dx: Array) -> None:
         """Write the gradient of images: each patch of ``dz @ weight.T`` is added where it lies; both are matrices."""
@@ -84,7 +116,7 @@ class ImageOperations(ProductOperations):
         filters = weight.shape[3]
         y = np.empty((len(x), *window.places, filters), x.dtype)
         z = np.empty_like(y) if keep_z and needs_z(activation) else None
-        packed = self.pack_weight(weight.reshape(-1, filters)).data
+        convolve = self._convolution(weight, window, (1, 1))
         offsets = NO_BIAS[y.dtype] if bias is None else readable(bias)
         size = x.itemsize * x.shape[3] * math.prod(conv2d.reach_of(window))
         for low, high in _batches(len(x), size, input_mask, output_mask):
@@ -93,7 +125,7 @@ class ImageOperations(ProductOperations):
             finish = finished, z is not None, offsets, int(activation)
             drop_in, drop_out = (None if mask is None else mask.of_rows(low, high, len(x)) for mask in (input_mask, output_mask))
             source = self._dropped(x[low:high], drop_in)
-            self._convolve(source, window, (1, 1), packed, c, finish, self._plan(drop_out))
+            convolve(source, c, finish, self._plan(drop_out))
         return y, z
 
     def conv2d_backward(
@@ -146,14 +178,14 @@ class ImageOperations(ProductOperations):
         if conv2d.adds_patches(window, channels, filters, weight.dtype):
             matrix = weight.reshape(-1, filters)
             return (lambda dz, dx: self._add_patches(dz.reshape(-1, filters), window, matrix, dx)), len(matrix)
-        turned = np.ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2)).reshape(-1, channels)
-        packed, (seen, upsampling) = self.pack_weight(turned).data, window.transposed()
+        turned = np.ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2))
+        convolve = self._convolution(turned, *window.transposed())
 
-        def convolve(dz: Array, dx: Array) -> None:
+        def write(dz: Array, dx: Array) -> None:
             c = dx.reshape(-1, channels)
-            self._convolve(dz, seen, upsampling, packed, c, unfinished(c), NO_DROP)
+            convolve(dz, c, unfinished(c), NO_DROP)
 
-        return convolve, filters
+        return write, filters
 
     def _weight_gradient(self, window: Window, grad: Array, sparse: bool) -> Callable[[Array, Array], None]:
         """Return a function of (x, dz) that adds to the gradient of a weight."""

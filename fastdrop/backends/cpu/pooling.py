@@ -107,49 +107,52 @@ def choose(x: Array, i: int, j: int, frame: Frame, largest: Array, taps: Taps) -
 @kernel
 def max_pool_kernel(x: Array, frame: Frame, y: Array, taps: Taps, threads: int) -> None:
     """Write the largest elements; taps (threads, channels) is scratch."""
-    rows = len(x)
-    four = is_whole_four(frame)
+    rows, four = len(x), is_whole_four(frame)
     for t in prange(threads):
         for row in range(t * rows // threads, (t + 1) * rows // threads):
             for i in range(frame[8]):
                 for j in range(frame[9]):
                     if four:
-                        p, q = i * frame[4], j * frame[5]
-                        largest_of_four(x[row, p, q], x[row, p, q + 1], x[row, p + 1, q], x[row, p + 1, q + 1], y[row, i, j])
+                        left, upper, lower = j * frame[5], x[row, i * frame[4]], x[row, i * frame[4] + 1]
+                        largest_of_four(upper[left], upper[left + 1], lower[left], lower[left + 1], y[row, i, j])
                     else:
                         choose(x[row], i, j, frame, y[row, i, j], taps[t])
+
+
+@device
+def give(source: Array, taps: Taps, tap: int, target: Array, add: bool) -> None:
+    """Write, or add, the gradient of each channel whose largest element is this one of the window; zero to the others."""
+    zero = source.dtype.type(0)
+    if add:
+        for c in range(len(target)):
+            target[c] += select(taps[c] == np.int32(tap), source[c], zero)
+    else:
+        for c in range(len(target)):
+            target[c] = select(taps[c] == np.int32(tap), source[c], zero)
 
 
 @kernel
 def max_pool_gradient_kernel(dy: Array, x: Array, frame: Frame, dx: Array, largest: Array, taps: Taps, threads: int) -> None:
     """Write dx: dy goes to the largest elements; largest and taps (threads, channels) are scratch."""
-    rows, channels = len(x), x.shape[3]
+    rows, four = len(x), is_whole_four(frame)
     height, width, down, across, down_step, step, _, _, tall, wide = frame
-    zero = dy.dtype.type(0)
-    four = is_whole_four(frame)
     tiled = down == down_step and across == step and height == tall * down and width == wide * across
     for t in prange(threads):
         own = taps[t]
         for row in range(t * rows // threads, (t + 1) * rows // threads):
             if not tiled:
-                dx[row] = zero
-            for i in range(frame[8]):
-                for j in range(frame[9]):
+                dx[row] = dx.dtype.type(0)
+            for i in range(tall):
+                for j in range(wide):
                     top, left, p_first, p_last, q_first, q_last = spans(frame, i, j)
                     if four:
-                        tap_of_four(x[row, top, left], x[row, top, left + 1], x[row, top + 1, left], x[row, top + 1, left + 1], own)
+                        upper, lower = x[row, top], x[row, top + 1]
+                        tap_of_four(upper[left], upper[left + 1], lower[left], lower[left + 1], own)
                     else:
                         choose(x[row], i, j, frame, largest[t], own)
-                    source = dy[row, i, j]
                     for p in range(p_first, p_last):
                         for q in range(q_first, q_last):
-                            target, tap = dx[row, top + p, left + q], np.int32(p * across + q)
-                            if tiled:
-                                for c in range(channels):
-                                    target[c] = select(own[c] == tap, source[c], zero)
-                            else:
-                                for c in range(channels):
-                                    target[c] += select(own[c] == tap, source[c], zero)
+                            give(dy[row, i, j], own, p * across + q, dx[row, top + p, left + q], not tiled)
 
 
 @kernel
