@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -721,7 +722,8 @@ def test_a_batch_cut_in_pieces_gives_the_same_rows(name: str, noise_shape: Any) 
 def test_passes_of_monte_carlo_inference(backend: AbstractBackend, rows: int, noise_shape: Any) -> None:
     """Rows of several passes together have the bits of each pass."""
     passes, geometry = 4, Geometry((rows, 5, 6, 4), 9, padding="same")
-    same = assert_agree if backend.name == "reference" else assert_same_bits
+    terms = geometry.window.taps * geometry.images[3]  # which the BLAS library of NumPy adds up in any order
+    same = partial(assert_agree, ulps=terms) if backend.name == "reference" else assert_same_bits
     case = _case(geometry)
     given = [Mask(0.4, Key(3, n, 7), noise_shape=noise_shape, row_offset=2) for n in range(2)]
     shapes = convolved.input_shape(geometry.images, noise_shape), geometry.y_shape
