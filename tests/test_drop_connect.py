@@ -109,7 +109,9 @@ def make(**options: Any) -> fd.Sequential:
 @pytest.mark.parametrize(
     "options", [{}, {"weight_regularizer": "l2", "weight_constraint": fd.MaxNorm(0.5)}], ids=["plain", "all"]
 )
-@pytest.mark.parametrize("optimizer", [fd.optim.SGD(0.1), fd.optim.SGD(0.1, momentum=0.9), fd.optim.AdamW(0.01)], ids=str)
+@pytest.mark.parametrize(
+    "optimizer", [fd.optim.SGD(0.1), fd.optim.SGD(0.1, momentum=0.9), fd.optim.AdamW(0.01)], ids=["sgd", "momentum", "adamw"]
+)
 def test_train_on_batch_is_forward_backward_and_step(optimizer: Any, options: dict) -> None:
     x, labels = random_array(1, (12, 6)), np.arange(12) % 3
     nets = [make(**options) for _ in range(2)]

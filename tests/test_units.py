@@ -89,7 +89,7 @@ def test_a_packed_part_of_a_weight_stands_for_it(
     assert_same_bits(backend.dense_forward(x, packed, *arguments)[0], backend.dense_forward(x, part, *arguments)[0])
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.keys() - {"big-endian"})
+@pytest.mark.parametrize("layout", sorted(LAYOUTS.keys() - {"big-endian"}))
 def test_gather_from_any_layout(backend: AbstractBackend, layout: str) -> None:
     x, rows = random_array(1, (9, 70)), np.array([0, 3, 8])
     assert_same_bits(backend.gather(LAYOUTS[layout](x), rows, None), x[rows])
