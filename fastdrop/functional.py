@@ -313,7 +313,8 @@ def conv2d(
     -----
     ``z[r, i, j] = sum over p, q, c of x[r, i * stride + p * dilation - before, j * stride + q * dilation - before, c] *
     weight[p, q, c] + bias``: the kernel is not turned around. It is computed as a product with the patches of x, which are made
-    a cache's worth at a time; results do not depend on threads or on how a batch is cut.
+    a cache's worth at a time; results do not depend on threads or on how a batch is cut. On a CPU, 3 x 3 kernels of many channels
+    and filters are done by Winograd's minimal filtering (Lavin and Gray 2016), of which a sum with inf may be NaN.
 
     Examples
     --------

@@ -5,6 +5,8 @@ image, a column for each element of the window and channel. Forward it is ``c = 
 ``c += patches(x).T @ dz``. The gradient by the image is the convolution of dz with the weight turned around, or, where that
 is less work, each patch's gradient added into the image.
 
+Convolutions of 3 x 3 with many channels are done in another way: see `_winograd`.
+
 Where most of dz is known to be zero, as behind max-pooling, its other elements are listed, and only they are multiplied.
 
 Images that a window leaves are copied with their padding first, some at a time, so that element k of patch m lies at
