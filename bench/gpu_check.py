@@ -1,8 +1,8 @@
-"""Everything that only a machine with a GPU can show: tests, masks beside the CPU's, the sanitizer, and the table of speeds.
+"""Everything that only a machine with a GPU can show: tests, masks beside the CPU's, the sanitizer, memory, and speeds.
 
 python bench/gpu_check.py                              # all of it; the table goes to bench/results/gpu.csv
 python bench/gpu_check.py --steps masks,speed
-NUMBA_ENABLE_CUDASIM=1 python bench/gpu_check.py --quick --steps masks,speed -o /tmp/results    # does it work at all?
+NUMBA_ENABLE_CUDASIM=1 python bench/gpu_check.py --quick --steps masks,memory,speed -o /tmp/results    # does it work at all?
 
 PyTorch, where it is installed for the GPU, is measured beside it.
 """
@@ -35,6 +35,8 @@ RATES = (0.5, 0.1, 0.3, 0.75, 1 / 256, 1e-3)
 SHIFTS = (0, 1, 7)
 """By how many elements views begin after a multiple of 16 bytes."""
 ROUNDS = 7
+SPARE_BYTES = 1 << 22
+"""By how much the memory in use may grow beside results: what the driver takes at a time."""
 WAYS = ("eager", "compile")
 """In which PyTorch runs."""
 LEAST_SECONDS = 0.05
@@ -83,6 +85,26 @@ def do_masks(sizes: Sizes) -> bool:
             wanted, _ = fd.dropout(ones[shift:], mask)
             equal &= bool(np.array_equal(got.copy_to_host().view(np.uint32), wanted.view(np.uint32)))
     print(f"masks of {len(RATES)} x {sizes.compared} elements are {'equal' if equal else 'NOT EQUAL'}")
+    return equal
+
+
+def do_memory(sizes: Sizes) -> bool:
+    """Measure what a forward pass holds for its backward pass, beyond what it was given and has returned: no mask."""
+    cuda, mask, equal = _cuda(), fd.Mask(0.5, fd.Key(1, 2, 3)), True
+    x = cuda.device_array(sizes.elements, np.float32)
+    out, (a, b) = cuda.device_array_like(x), (cuda.to_device(np.ones((sizes.square,) * 2, np.float32)) for _ in range(2))
+    passes = {
+        "dropout into an array": lambda: (fd.dropout(x, mask, out=out), 0),
+        "dense + relu + dropout": lambda: (fd.dense(a, b, activation="relu", output_mask=mask), a.size * a.dtype.itemsize),
+    }
+    for name, forward in passes.items():
+        forward()  # compiles, and takes what scratch there is
+        before = cuda.current_context().get_memory_info().free
+        held, results = forward()
+        grown = before - cuda.current_context().get_memory_info().free
+        print(f"{name}: {grown} bytes more are taken after a forward pass, {results} of them are y")
+        equal &= not grown > results + SPARE_BYTES  # a simulator's are not a number
+        del held
     return equal
 
 
@@ -245,7 +267,7 @@ def _torch() -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", default="tests,masks,sanitizer,speed", help="default: %(default)s")
+    parser.add_argument("--steps", default="tests,masks,sanitizer,memory,speed", help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="sizes that a simulator can do")
     parser.add_argument("-o", "--output", type=Path, default=FOLDER / "results", help="folder of gpu.csv")
     arguments = parser.parse_args()
@@ -254,6 +276,7 @@ def main() -> None:
         "tests": do_tests,
         "masks": lambda: do_masks(sizes),
         "sanitizer": do_sanitizer,
+        "memory": lambda: do_memory(sizes),
         "speed": lambda: do_speed(sizes, arguments.output / "gpu.csv"),
     }
     failed = [step for step in arguments.steps.split(",") if not steps[step]()]

@@ -31,6 +31,9 @@ NUMBA_THREADS_VARIABLE = "NUMBA_NUM_THREADS"
 CGROUP_V2_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 CGROUP_V1_QUOTA = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
 CGROUP_V1_PERIOD = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+GPU_FILES = (Path("/dev/nvidia0"), Path("/dev/dxg"))
+"""Of which one is there where there is a GPU."""
+CUDA_PACKAGES = ("numba-cuda", "numba-cuda-mlir", "nvmath-python")
 
 
 # Threads
@@ -245,8 +248,14 @@ def _cpu_name() -> str:
 
 
 def _gpu() -> str:
-    found = [path for path in ("/dev/nvidia0", "/dev/dxg") if Path(path).exists()]
-    return "found, not used by this version" if found else "none found"
+    """Return whether there is a GPU, and what of `CUDA_PACKAGES` is installed for it; nothing of CUDA is loaded."""
+    if not any(path.exists() for path in GPU_FILES):
+        return "none found"
+    installed = []
+    for package in CUDA_PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            installed.append(f"{package} {metadata.version(package)}")
+    return f"found, {', '.join(installed)}" if installed else 'found, not used: pip install "fastdrop-nn[cuda13]"'
 
 
 def config() -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 from commands import complaints, interrupting, read
 
 import fastdrop as fd
+from fastdrop import _config
 from fastdrop.cli.app import run
 
 SMALL = ["--hidden", "16", "--batch-size", "8", "--epochs", "3", "--no-progress"]
@@ -279,6 +280,16 @@ def test_info_names_versions_and_threads(capsys: pytest.CaptureFixture[str]):
         "gpu",
     ):
         assert re.search(rf"^{word} +\S", out, re.MULTILINE), word
+
+
+def test_info_names_the_gpu_and_what_uses_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(_config, "GPU_FILES", (tmp_path / "none",))
+    assert _config.config()["gpu"] == "none found"
+    monkeypatch.setattr(_config, "GPU_FILES", (tmp_path / "none", tmp_path))
+    monkeypatch.setattr(_config, "CUDA_PACKAGES", ("no-such-distribution", "numpy"))
+    assert _config.config()["gpu"] == f"found, numpy {np.__version__}"
+    monkeypatch.setattr(_config, "CUDA_PACKAGES", ())
+    assert _config.config()["gpu"] == 'found, not used: pip install "fastdrop-nn[cuda13]"'
 
 
 @pytest.fixture
