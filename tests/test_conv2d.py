@@ -895,7 +895,7 @@ def test_the_bits_are_the_same_for_1_2_3_and_5_threads() -> None:
     found = set()
     for count in (1, 2, 3, 5):
         fd.set_num_threads(count)
-        found.add(digest(geometries, "float32") + digest(geometries[:2], "float64"))
+        found.add(digest(geometries, "float32"))
     print(len(found))
     """
     )
