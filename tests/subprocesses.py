@@ -8,13 +8,13 @@ import sys
 import textwrap
 from pathlib import Path
 
-TIMEOUT_SECONDS = 300
-SETTINGS = ("NUMBA_", "FASTDROP_")
+TIMEOUT_SECONDS = 600
+SETTINGS = ("NUMBA_", "FASTDROP_", "PYTEST_")
 """Prefixes of the environment variables that a child does not inherit, but for the cache's folder."""
 
 
 def environment(**settings: str | Path) -> dict[str, str]:
-    """Return this process's environment without settings of Numba and fastdrop, plus the given ones."""
+    """Return this process's environment without settings of Numba, fastdrop and pytest, plus the given ones."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS) or name == "FASTDROP_CACHE_DIR"}
     tests = str(Path(__file__).parent)
     path = os.pathsep.join([tests, str(Path(tests).parent), kept.get("PYTHONPATH", "")]).rstrip(os.pathsep)
@@ -34,7 +34,12 @@ def start(code: str, **settings: str | Path) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Wait for a process that must succeed, and return what it wrote to (stdout, stderr)."""
-    out, err = process.communicate(timeout=TIMEOUT_SECONDS)
+    try:
+        out, err = process.communicate(timeout=TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
     assert process.returncode == 0, f"exit code {process.returncode}\n{out}\n{err}"
     return out.strip(), err
 

@@ -903,6 +903,7 @@ def test_the_bits_are_the_same_for_1_2_3_and_5_threads() -> None:
 
 
 @compiled
+@pytest.mark.slow
 def test_the_bits_are_the_same_at_every_vector_width() -> None:
     """With one thread: the kernels that are compiled are the serial ones."""
     from test_products import WIDTHS

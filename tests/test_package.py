@@ -88,7 +88,7 @@ def test_the_changelog_begins_with_this_version():
 
 def test_the_commands_of_the_readme_are_those_that_are_checked():
     script = (ROOT / ".ci/run").read_text()
-    for command in ('pip install ".[app]" && fastdrop train', 'pip install -e ".[test]" && pytest'):
+    for command in ('pip install ".[app]" && fastdrop train', 'pip install -e ".[test]" && pytest -n 2'):
         last = command.split(" && ")[1]
         assert re.findall(rf"^    (pip install .*&& {last})$", README, re.MULTILINE) == [command]  # as .ci/run looks for it
         assert f"readme {last}" in script or f"readme '{last}'" in script

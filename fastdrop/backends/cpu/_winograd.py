@@ -31,6 +31,8 @@ prange = numba.prange
 
 BLOCK = 4 * MR
 """Tiles that a thread works on at a time."""
+GAP = 16
+"""Elements between two of the 16 matrices, without which the same places of all of them could fall into one set of a cache."""
 LEAST_CHANNELS = 32
 """Fewest channels, and filters, whose products cost more than the transforms."""
 LEAST_TILES = 4
@@ -72,7 +74,7 @@ def packed_shape(channels: int, filters: int, dtype: np.dtype[Any]) -> tuple[int
 def scratch_sizes(channels: int, filters: int) -> tuple[int, int, int]:
     """Return how many elements a thread needs for transformed tiles, for their sums, and for panels of one of the 16."""
     panels = BLOCK // MR * ((channels + UNROLL) * MR + (channels // KC + 1) * SLACK)
-    return PRODUCTS * BLOCK * channels, PRODUCTS * BLOCK * filters, panels
+    return PRODUCTS * (BLOCK * channels + GAP), PRODUCTS * (BLOCK * filters + GAP), panels
 
 
 @kernel
@@ -149,28 +151,28 @@ def winograd_kernel(
     height, width, channels = image
     tall, wide = places
     filters, down, across = c.shape[1], (tall + 1) // RESULT, (wide + 1) // RESULT
+    apart, sums_apart = BLOCK * channels + GAP, BLOCK * filters + GAP
     lines = len(c) // (tall * wide) * down
     flat = c.reshape(c.size)
     for t in prange(threads):
-        split = PRODUCTS * BLOCK * channels
-        values, sums = room[t, :split], room[t, split : split + PRODUCTS * BLOCK * filters]
-        packed = room[t, split + PRODUCTS * BLOCK * filters :]
+        values, sums = room[t, : PRODUCTS * apart], room[t, PRODUCTS * apart : PRODUCTS * (apart + sums_apart)]
+        packed = room[t, PRODUCTS * (apart + sums_apart) :]
         done, last = t * lines // threads, (t + 1) * lines // threads
         for first in range(done * across, last * across, BLOCK):
             count = min(BLOCK, last * across - first)
             for tile in range(count):
                 row, j = (first + tile) // across, (first + tile) % across
                 at = ((row // down * height + row % down * RESULT) * width + j * RESULT) * channels
-                transform_tile(x, at, width * channels, channels, values, tile * channels, BLOCK * channels, channels)
+                transform_tile(x, at, width * channels, channels, values, tile * channels, apart, channels)
             for i in range(PRODUCTS):
-                pack_matrix(values, i * BLOCK * channels, count, channels, packed)
-                multiply_matrix(packed, count, channels, u[i], sums, i * BLOCK * filters, filters)
+                pack_matrix(values, i * apart, count, channels, packed)
+                multiply_matrix(packed, count, channels, u[i], sums, i * sums_apart, filters)
             for tile in range(count):
                 row, j = (first + tile) // across, (first + tile) % across
                 i = row % down * RESULT
                 to = ((row // down * tall + i) * wide + j * RESULT) * filters
                 below, right = (wide if i + 1 < tall else 0) * filters, (1 if j * RESULT + 1 < wide else 0) * filters
-                transform_result(sums, tile * filters, BLOCK * filters, flat, to, below, right, filters)
+                transform_result(sums, tile * filters, sums_apart, flat, to, below, right, filters)
             while (done + 1) * across <= first + count:
                 i = done % down * RESULT
                 begin = (done // down * tall + i) * wide
