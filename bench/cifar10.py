@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import subprocess
 import sys
 from pathlib import Path
+
+from fastdrop.cli.app import run
 
 FOLDER = Path(__file__).parent / "results"
 NETWORK = "--filters 64,128,256 --hidden 512,512"
@@ -36,9 +37,9 @@ def main() -> None:
     for name in arguments.sweeps:
         table = FOLDER / f"cifar10-{name}.csv"
         options = [*shlex.split(f"{NETWORK} {SWEEPS[name]}"), "--data", arguments.data, "--processes", arguments.processes]
-        command = ["fastdrop", "sweep", *options, "-o", str(table)]
-        print(shlex.join(command))
-        status = subprocess.run([sys.executable, "-m", *command], check=False).returncode
+        command = ["sweep", *options, "-o", str(table)]
+        print(shlex.join(["fastdrop", *command]))
+        status = run(command)
         if status:
             sys.exit(status)
 
