@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -722,9 +721,9 @@ def test_a_batch_cut_in_pieces_gives_the_same_rows(name: str, noise_shape: Any) 
 def test_passes_of_monte_carlo_inference(backend: AbstractBackend, rows: int, noise_shape: Any) -> None:
     """Rows of several passes together have the bits of each pass."""
     passes, geometry = 4, Geometry((rows, 5, 6, 4), 9, padding="same")
-    terms = geometry.window.taps * geometry.images[3]  # which the BLAS library of NumPy adds up in any order
-    same = partial(assert_agree, ulps=terms) if backend.name == "reference" else assert_same_bits
+    same = assert_agree if backend.name == "reference" else assert_same_bits
     case = _case(geometry)
+    case.weight /= np.float32(6)  # sums of 36 terms, which the BLAS library of NumPy adds up in any order, are about 1
     given = [Mask(0.4, Key(3, n, 7), noise_shape=noise_shape, row_offset=2) for n in range(2)]
     shapes = convolved.input_shape(geometry.images, noise_shape), geometry.y_shape
     together = [mask.bind(shape, as_matrix=True, domain_base=8, passes=passes) for mask, shape in zip(given, shapes, strict=True)]
@@ -895,7 +894,7 @@ def test_the_bits_are_the_same_for_1_2_3_and_5_threads() -> None:
     found = set()
     for count in (1, 2, 3, 5):
         fd.set_num_threads(count)
-        found.add(digest(geometries, "float32"))
+        found.add(digest(geometries, "float32") + digest(geometries[:2], "float64"))
     print(len(found))
     """
     )

@@ -27,6 +27,8 @@ PRODUCTS = TILE * TILE
 
 Line: TypeAlias = list[Any]
 Square: TypeAlias = list[Line]
+Grid: TypeAlias = tuple[Any, int, Any, Any]
+"""A square of elements: pointer to the first, extent, elements from row to row and from column to column."""
 Add: TypeAlias = Callable[[Any, Any], Any]
 
 
@@ -60,30 +62,44 @@ def _put(square: Square, target: Any, to: int, apart: int) -> None:
         target[to + i * apart : to + i * apart + len(value)] = value
 
 
-def _emit(builder: Any, line: Callable[..., Line], sources: Square, targets: Square, vector: Any, align: int, mask: Any) -> None:
-    """Emit the transform of the vectors at `sources` to `targets`, the last one first; lanes outside of the mask are zeros."""
+def _emit(
+    builder: Any, line: Callable[..., Line], sources: Square, targets: Square, vector: Any, align: int, mask: Any, stored: Any
+) -> None:
+    """Emit the transform of the vectors at `sources` to `targets`, the last one first, by masks of what is read and stored."""
     half = ir.Constant(vector, [0.5] * vector.count)
     square = [[load(builder, pointer, vector, align, mask) for pointer in row] for row in sources]
     done = _square(line, square, builder.fadd, builder.fsub, lambda value: builder.fmul(value, half))
     for values, pointers in zip(reversed(done), reversed(targets), strict=True):
-        for value, (pointer, stored) in zip(reversed(values), reversed(pointers), strict=True):
+        for value, pointer in zip(reversed(values), reversed(pointers), strict=True):
             store(builder, value, pointer, align, stored)
 
 
-def _emit_channels(builder: Any, count: Any, lanes: int, emit: Callable[[Any, Any], None]) -> None:
-    """Emit ``emit(first channel, mask)`` for vectors of channels: whole ones, then one with what is left."""
+def _places(builder: Any, first: Any, extent: int, down: Any, across: Any) -> Square:
+    """Emit the pointers to a square of elements."""
+    rows = [builder.gep(first, [builder.mul(down, I64(p))]) for p in range(extent)]
+    return [[builder.gep(row, [builder.mul(across, I64(q))]) for q in range(extent)] for row in rows]
+
+
+def _emit_channels(
+    builder: Any, line: Callable[..., Line], source: Grid, target: Grid, vector: Any, align: int, count: Any
+) -> None:
+    """Emit the transform of `count` channels from one grid to another: whole vectors of them, then one with what is left."""
+
+    def emit(channel: Any, mask: Any) -> None:
+        (first, *steps), (put, *put_steps) = source, target
+        squares = (
+            _places(builder, builder.gep(first, [channel]), *steps),
+            _places(builder, builder.gep(put, [channel]), *put_steps),
+        )
+        _emit(builder, line, squares[0], squares[1], vector, align, mask, mask)
+
+    lanes = vector.count
     whole = builder.sdiv(count, I64(lanes))
     with cgutils.for_range(builder, whole) as loop:
         emit(builder.mul(loop.index, I64(lanes)), None)
     done = builder.mul(whole, I64(lanes))
     with builder.if_then(builder.icmp_signed("<", done, count)):
         emit(done, first_lanes(builder, lanes, builder.sub(count, done)))
-
-
-def _places(builder: Any, extent: int, first: Any, down: Any, across: Any) -> Square:
-    """Emit the pointers to a square of elements."""
-    rows = [builder.gep(first, [builder.mul(down, I64(p))]) for p in range(extent)]
-    return [[builder.gep(row, [builder.mul(across, I64(q))]) for q in range(extent)] for row in rows]
 
 
 # transform_tile(x, at, down, across, values, to, apart, count)
@@ -100,21 +116,15 @@ def transform_tile(_typing: Any, x: Any, at: Any, down: Any, across: Any, values
 
     The tile begins at ``x[at]``; its rows are `down` elements apart, its columns `across`.
     """
-    vector, lanes = vector_type(x)
+    vector, _ = vector_type(x)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         x, at, down, across, values, to, apart, count = args
         align = signature.args[0].dtype.bitwidth // 8
         source = element(context, builder, signature.args[0], x, at)
         target = element(context, builder, signature.args[4], values, to)
-
-        def emit(channel: Any, mask: Any) -> None:
-            tile = _places(builder, TILE, builder.gep(source, [channel]), down, across)
-            written = _places(builder, TILE, builder.gep(target, [channel]), builder.mul(apart, I64(TILE)), apart)
-            targets = [[(pointer, mask) for pointer in row] for row in written]
-            _emit(builder, _image_line, tile, targets, vector, align, mask)
-
-        _emit_channels(builder, count, lanes, emit)
+        grids = (source, TILE, down, across), (target, TILE, builder.mul(apart, I64(TILE)), apart)
+        _emit_channels(builder, _image_line, *grids, vector, align, count)
         return context.get_dummy_value()
 
     integer = types.intp
@@ -148,10 +158,9 @@ def transform_filter(
         align = signature.args[0].dtype.bitwidth // 8
         for first in (I64(j * lanes) for j in range(VECTORS)):
             mask = first_lanes(builder, lanes, builder.sub(count, first))
-            taps = _places(builder, FILTER, builder.gep(source, [first]), down, across)
-            written = _places(builder, TILE, builder.gep(target, [first]), builder.mul(apart, I64(TILE)), apart)
-            targets = [[(pointer, None) for pointer in row] for row in written]
-            _emit(builder, _filter_line, taps, targets, vector, align, mask)
+            taps = _places(builder, builder.gep(source, [first]), FILTER, down, across)
+            written = _places(builder, builder.gep(target, [first]), TILE, builder.mul(apart, I64(TILE)), apart)
+            _emit(builder, _filter_line, taps, written, vector, align, mask, None)
         return context.get_dummy_value()
 
     integer = types.intp
@@ -176,21 +185,15 @@ def transform_result(_typing: Any, sums: Any, at: Any, apart: Any, c: Any, to: A
 
     Sum i (of 16) of filter f is ``sums[at + i * apart + f]``. Where down or across is 0, what is there for 0 stays.
     """
-    vector, lanes = vector_type(sums)
+    vector, _ = vector_type(sums)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         sums, at, apart, c, to, down, across, count = args
         source = element(context, builder, signature.args[0], sums, at)
         target = element(context, builder, signature.args[3], c, to)
         align = signature.args[0].dtype.bitwidth // 8
-
-        def emit(channel: Any, mask: Any) -> None:
-            products = _places(builder, TILE, builder.gep(source, [channel]), builder.mul(apart, I64(TILE)), apart)
-            written = _places(builder, RESULT, builder.gep(target, [channel]), down, across)
-            targets = [[(pointer, mask) for pointer in row] for row in written]
-            _emit(builder, _result_line, products, targets, vector, align, mask)
-
-        _emit_channels(builder, count, lanes, emit)
+        grids = (source, TILE, builder.mul(apart, I64(TILE)), apart), (target, RESULT, down, across)
+        _emit_channels(builder, _result_line, *grids, vector, align, count)
         return context.get_dummy_value()
 
     integer = types.intp
