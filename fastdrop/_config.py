@@ -16,6 +16,7 @@ import platform
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -103,6 +104,16 @@ def set_num_threads(n: int) -> None:
     _threads.count = _validate.integer("n", n, 1, max_threads())
 
 
+@contextlib.contextmanager
+def single_thread() -> Iterator[None]:
+    """Let the calling Python thread run its kernels by itself: for work that is divided among Python threads."""
+    _threads.seen.single = True
+    try:
+        yield
+    finally:
+        _threads.seen.single = False
+
+
 @cache
 def load_numba() -> ModuleType:
     """Import Numba, with no more threads than this process can use and with its best threading layer within reach."""
@@ -153,7 +164,7 @@ class ThreadingLayer:
 
     def enter(self) -> int:
         """Return the number of threads that the calling thread may use now; pair with `leave` if above 1."""
-        count = get_num_threads()
+        count = 1 if getattr(_threads.seen, "single", False) else get_num_threads()
         if count == 1 or (self._inherited and self.name == "omp"):
             return 1
         if getattr(_threads.seen, "count", None) != count:

@@ -66,7 +66,7 @@ def can_skip(mask: BoundMask | None) -> TypeGuard[BoundMask]:
     """Return whether many rows share the units that a mask drops."""
     if mask is None or mask.kind not in (MaskKind.BERNOULLI, MaskKind.FIXED_COUNT):
         return False
-    return mask.shared and mask.group_rows >= LEAST_ROWS
+    return mask.group_rows >= LEAST_ROWS and mask.shared
 
 
 def skips(*masks: BoundMask | None, copying_rows: int | None = None) -> bool:

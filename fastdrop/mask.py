@@ -128,7 +128,7 @@ class BoundMask:
     @property
     def shared(self) -> bool:
         """Whether all columns of a matrix row are elements of their own, the same ones for all rows that share a mask row."""
-        return self.column_step == 1 and not self.offsets.any()
+        return self.column_step == 1 and (self.offsets is NO_OFFSETS or not self.offsets.any())
 
     @property
     def group_rows(self) -> int:

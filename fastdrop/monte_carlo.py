@@ -7,14 +7,16 @@ equation 2, and Gal, Islam and Ghahramani 2017, equation 3.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _validate, arrays, fusion
+from fastdrop import _config, _validate, arrays, fusion
 from fastdrop._network import Network
 from fastdrop._types import Array, Shape
 from fastdrop.backends.select import backend_of, in_kind
@@ -27,6 +29,7 @@ from fastdrop.predictor import INFERENCE
 from fastdrop.rng import TWO_POW_32
 
 Floats = npt.NDArray[np.float64]
+Result = TypeVar("Result")
 
 STACKED_ROWS = 1024
 """Rows of several passes that go through the layers together: products are as fast as they get, and memory stays bounded."""
@@ -172,28 +175,54 @@ class _Run:
         self.rows_at_once = max(1, min(STACKED_ROWS, STACKED_ELEMENTS // max(1, _widest(layers, row_shape))))
 
     def outputs(self, x: Array, start: int) -> Iterator[tuple[int, Array]]:
-        """Yield (first pass, outputs (passes, rows, ...)) for rows of x, the first of which is number `start`."""
+        """Yield (first pass, outputs (passes, rows, ...)) for rows of x, the first of which is number `start`.
+
+        Where there are enough batches of passes, each thread does one at a time; then no more than two a thread are in memory.
+        """
         y, _ = run_chain(self.before, x, INFERENCE)
-        total, count = self._passes.passes, self._batches(len(x))
+        total, rows = self._passes.passes, len(x)
+        count = -(-total // max(1, self.rows_at_once // max(1, rows)))
+        threads = 1 if count == 1 or arrays.is_device(x) else _config.get_num_threads()
+        count = min(total, -(-count // threads) * threads)
         stacked = backend_of(y).concatenate([y] * -(-total // count))
-        for batch in range(count):
+
+        def outputs_of(batch: int) -> tuple[int, Array]:
             low, high = total * batch // count, total * (batch + 1) // count
             part = self.whole._replace(
                 step=self.whole.step + low,
                 row_offset=self.whole.row_offset + start,
                 monte_carlo=self._passes._replace(passes=high - low),
             )
-            outputs, _ = run_chain(self.behind, stacked[: (high - low) * len(x)], part)
-            yield low, outputs.reshape(high - low, len(x), *outputs.shape[1:])
+            outputs, _ = run_chain(self.behind, stacked[: (high - low) * rows], part)
+            return low, outputs.reshape(high - low, rows, *outputs.shape[1:])
+
+        return _in_threads(outputs_of, count, threads) if 1 < threads <= count else map(outputs_of, range(count))
 
     @property
     def _passes(self) -> MonteCarlo:
         assert self.whole.monte_carlo is not None
         return self.whole.monte_carlo
 
-    def _batches(self, rows: int) -> int:
-        """Return into how many batches the passes over so many rows are cut."""
-        return -(-self._passes.passes // max(1, self.rows_at_once // max(1, rows)))
+
+def _in_threads(work: Callable[[int], Result], count: int, threads: int) -> Iterator[Result]:
+    """Yield ``work(0) ... work(count - 1)``, done by so many Python threads whose kernels are serial."""
+
+    def alone(number: int) -> Result:
+        with _config.single_thread():
+            return work(number)
+
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for number in range(count):
+                waiting.append(pool.submit(alone, number))
+                if len(waiting) == 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _widest(layers: Iterable[AbstractLayer], shape: Shape) -> int:

@@ -17,6 +17,7 @@ from fastdrop import fused, monte_carlo
 from fastdrop._types import MONTE_CARLO_DOMAIN
 from fastdrop.backends.select import default_backend
 from fastdrop.errors import ArgumentTypeError, ArgumentValueError, StateError
+from fastdrop.layers.passes import Pass
 from fastdrop.monte_carlo import MonteCarloPrediction
 
 FAN_IN, HIDDEN, OUTPUTS, SEED = 5, 9, 3, 14
@@ -378,17 +379,38 @@ def test_rows_cut_by_row_offset_give_the_same_statistics(shared_rows: int | str 
         assert_same_bits(np.concatenate([getattr(part, name) for part in parts]), getattr(whole, name))
 
 
-def test_threads_do_not_show() -> None:
-    layers = [fd.Dropout(0.2), fd.Dense(300, activation="relu"), fd.Dropout(0.5), fd.Dense(OUTPUTS)]
+@pytest.mark.parametrize("shared_rows", [1, "batch"])
+@pytest.mark.parametrize("rows", [3, 40])
+def test_threads_do_not_show(rows: int, shared_rows: int | str) -> None:
+    """100 passes over 3 rows are one batch of passes, those over 40 are several."""
+    rates = (fd.Dropout(rate, shared_rows=shared_rows) for rate in (0.2, 0.5))
+    layers = [next(rates), fd.Dense(300, activation="relu"), next(rates), fd.Dense(OUTPUTS)]
     net = fd.Sequential(layers, input_shape=(200,), seed=1)
     net.output_kind = "logits"
-    x, threads = random_array(0, (3, 200)), fd.get_num_threads()
+    x, threads = random_array(0, (rows, 200)), fd.get_num_threads()
     several = net.predict_mc(x, 100, return_samples=True)
     try:
         fd.set_num_threads(1)
         assert_same_prediction(net.predict_mc(x, 100, return_samples=True), several)
     finally:
         fd.set_num_threads(threads)
+
+
+@pytest.mark.skipif(fd.get_num_threads() < 2, reason="one thread does all batches itself")
+def test_an_error_in_any_batch_of_passes_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = fd.Sequential([fd.Dropout(0.5), fd.Dense(OUTPUTS)], input_shape=(4,), seed=1)
+    net.output_kind = "values"
+    run_chain = monte_carlo.run_chain
+
+    def fails(steps: Any, x: Any, pass_: Pass) -> Any:
+        if pass_.step > 1000:
+            raise OverflowError("too late")
+        return run_chain(steps, x, pass_)
+
+    monkeypatch.setattr(monte_carlo, "run_chain", fails)
+    net.predict_mc(random_array(0, (100, 4)), 100)
+    with pytest.raises(OverflowError, match="too late"):
+        net.predict_mc(random_array(0, (100, 4)), 10_000)
 
 
 @pytest.mark.parametrize("count", [64, 1])
@@ -403,9 +425,9 @@ def test_memory_does_not_grow_with_the_passes(count: int) -> None:
         tracemalloc.stop()
         return most
 
-    some = 100 if count > 1 else monte_carlo.STACKED_ROWS
+    some = 32 * fd.get_num_threads() * monte_carlo.STACKED_ROWS // count  # batches for all threads, several times
     peak(some)
-    assert 1 << 20 < peak(10_000) < 1.2 * peak(some)
+    assert 1 << 20 < peak(max(10_000, 4 * some)) < 1.2 * peak(some)
 
 
 # Shapes, and what is refused

@@ -134,7 +134,26 @@ def test_update_by_a_part_is_that_by_the_whole_with_zeros(
     kind: UpdateKind,
     decay: float,
 ) -> None:
-    shape, rows, columns = place
+    check_update(backend, *place, dtype, kind, decay)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("height", [1000, 30_000])
+def test_update_of_many_short_rows(backend: AbstractBackend, height: int, kind: UpdateKind) -> None:
+    """Several of them are updated together, and of 30,000 by several threads."""
+    rows = np.flatnonzero(random_array(3, (height,)) > 0.3)
+    check_update(backend, (height, 10), rows, np.array([0, 3, 4, 8]), np.dtype(np.float32), kind, 0.01)
+
+
+def check_update(
+    backend: AbstractBackend,
+    shape: Shape,
+    rows: Indices | None,
+    columns: Indices | None,
+    dtype: np.dtype,
+    kind: UpdateKind,
+    decay: float,
+) -> None:
     at = np.ix_(all_of(rows, shape[0]), all_of(columns, shape[1]))
     whole = np.zeros(shape, dtype)
     whole[at] = random_array(7, whole[at].shape, dtype)

@@ -50,7 +50,8 @@ class CpuBackend(ImageOperations):
         kept = []
         for low, _ in pairwise(bounds):
             bits = self.decisions(mask, (low, low + 1), (0, mask.columns))
-            kept.append(np.flatnonzero(np.unpackbits(bits.astype("<u8", copy=False).view(np.uint8), bitorder="little")))
+            bytes_of_bits = bits[0].astype("<u8", copy=False).view(np.uint8)
+            kept.append(np.unpackbits(bytes_of_bits, bitorder="little").view(np.bool_).nonzero()[0])
         return Units(bounds, tuple(kept))
 
     def gather(self, x: Array, rows: Indices | None, columns: Indices | None, scale: float = 1.0) -> Array:
@@ -204,12 +205,12 @@ class CpuBackend(ImageOperations):
             flat = value.reshape(-1), readable(grad).reshape(-1), first.reshape(-1), second.reshape(-1)
             updates.update_kernel(work, int(kind), *flat, rates)
             return
-        matrix = np.atleast_2d(value)
-        matrices = int(kind), matrix, np.atleast_2d(first), np.atleast_2d(second), rates
-        height, width = matrix.shape
-        lines = np.empty((self._threads, 2 * width), value.dtype)
-        chosen = indices_of(rows, height), indices_of(columns, width)
-        units.update_units_kernel(work, matrices, np.atleast_2d(readable(grad)), *chosen, lines)
+        height, width = value.shape if value.ndim == 2 else (1, value.size)
+        w, m, s = (array.reshape(height, width) for array in (value, first, second))
+        lines = self._scratch.take("lines", (self._threads, max(1, units.LINE_SIZE // max(width, 1)) * width), value.dtype)
+        rows, columns = indices_of(rows, height), indices_of(columns, width)
+        gradient = readable(grad).reshape(len(rows), len(columns))
+        units.update_units_kernel(work, (int(kind), w, m, s, rates), gradient, rows, columns, lines)
 
     def sum_of_squares(self, x: Array) -> float:
         sums = np.zeros(-(-x.size // updates.CHUNK))

@@ -15,6 +15,8 @@ prange = numba.prange
 
 NANOSECONDS = 0.5
 """Estimated cost of an element that is gathered or scattered."""
+LINE_SIZE = 1024
+"""Elements of rows that are updated together, where more than one row has so few."""
 
 
 @kernel
@@ -62,24 +64,25 @@ def first_from(rows: Indices, low: int) -> int:
 def update_units_kernel(update: KernelUpdate, grad: Array, rows: Indices, columns: Indices, lines: Array, threads: int) -> None:
     """Update a matrix by the gradient of some rows and columns; that of the others is +0.0, which may still move them.
 
-    lines (threads, 2 * its columns) is scratch.
+    lines (threads, one or several of its rows) is scratch: so many rows are done together.
     """
     kind, value, first, second, rates = update
     height, width = value.shape
     w, m, s = value.reshape(value.size), first.reshape(first.size), second.reshape(second.size)
     moves_all = kind != SGD or rates[1] != 0
+    together = max(1, lines.shape[1] // max(width, 1))
     for t in prange(threads):
         low, high = t * height // threads, (t + 1) * height // threads
-        line, nothing = lines[t, :width], lines[t, width:]
-        clear(lines[t])
         k = first_from(rows, low)
-        for i in range(low, high):
-            kept = k < len(rows) and rows[k] == i
-            if kept:
-                source = grad[k]
+        for i in range(low, high, together):
+            stop, before = min(high, i + together), k
+            start, end = i * width, stop * width
+            line = lines[t, : end - start]
+            clear(line)
+            while k < len(rows) and rows[k] < stop:
+                source, target = grad[k], line[(rows[k] - i) * width : (rows[k] - i + 1) * width]
                 for j in range(len(columns)):
-                    line[columns[j]] = source[j]
+                    target[columns[j]] = source[j]
                 k += 1
-            if kept or moves_all:
-                start, end = i * width, (i + 1) * width
-                update_row(kind, w[start:end], line if kept else nothing, m[start:end], s[start:end], rates)
+            if k > before or moves_all:
+                update_row(kind, w[start:end], line, m[start:end], s[start:end], rates)
