@@ -87,9 +87,14 @@ _threads = _Threads()
 def get_num_threads() -> int:
     """Return the number of threads that kernels use, the same for every calling thread.
 
-    Default: the CPUs of the affinity mask, cut by a container's CPU quota and by NUMBA_NUM_THREADS.
+    Default: the CPUs of the affinity mask, cut by a container's CPU quota and by NUMBA_NUM_THREADS, found once in a process.
     """
-    return _threads.count if _threads.count is not None else min(max_threads(), available_cpus())
+    return _default_threads() if _threads.count is None else _threads.count
+
+
+@cache
+def _default_threads() -> int:
+    return min(max_threads(), available_cpus())
 
 
 def set_num_threads(n: int) -> None:
@@ -107,11 +112,17 @@ def set_num_threads(n: int) -> None:
 @contextlib.contextmanager
 def single_thread() -> Iterator[None]:
     """Let the calling Python thread run its kernels by itself: for work that is divided among Python threads."""
+    before = is_single_thread()
     _threads.seen.single = True
     try:
         yield
     finally:
-        _threads.seen.single = False
+        _threads.seen.single = before
+
+
+def is_single_thread() -> bool:
+    """Return whether the calling Python thread runs its kernels by itself."""
+    return getattr(_threads.seen, "single", False)
 
 
 @cache
@@ -161,10 +172,11 @@ class ThreadingLayer:
         self._inherited = self.name is not None
         self._exclusive = threading.Lock()
         _threads.seen = threading.local()
+        _default_threads.cache_clear()
 
     def enter(self) -> int:
         """Return the number of threads that the calling thread may use now; pair with `leave` if above 1."""
-        count = 1 if getattr(_threads.seen, "single", False) else get_num_threads()
+        count = 1 if is_single_thread() else get_num_threads()
         if count == 1 or (self._inherited and self.name == "omp"):
             return 1
         if getattr(_threads.seen, "count", None) != count:

@@ -138,7 +138,8 @@ def dense(
 
     Notes
     -----
-    The sum over fan_in runs in one fixed order: results do not depend on threads, on memory layout or on how a batch is cut.
+    The sum over fan_in runs in one fixed order: results do not depend on threads, on memory layout or on how a batch is cut (the
+    last to rounding, where many rows share a mask and what it drops is left out).
     Zeros of x, where there are many, are left out of it: with weights that are not finite, they may or may not give NaN.
     ``activation="softmax"`` is done in separate passes.
 
@@ -313,7 +314,8 @@ def conv2d(
     -----
     ``z[r, i, j] = sum over p, q, c of x[r, i * stride + p * dilation - before, j * stride + q * dilation - before, c] *
     weight[p, q, c] + bias``: the kernel is not turned around. It is computed as a product with the patches of x, which are made
-    a cache's worth at a time; results do not depend on threads or on how a batch is cut. On a CPU, 3 x 3 kernels of many channels
+    a cache's worth at a time; results do not depend on threads, nor (to rounding, where many rows share a mask and what it drops
+    is left out) on how a batch is cut. On a CPU, 3 x 3 kernels of many channels
     and filters are done by Winograd's minimal filtering (Lavin and Gray 2016), of which a sum with inf may be NaN.
 
     Examples

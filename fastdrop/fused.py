@@ -72,8 +72,8 @@ def can_skip(mask: BoundMask | None) -> TypeGuard[BoundMask]:
 def skips(*masks: BoundMask | None, copying_rows: int | None = None) -> bool:
     """Return whether it is worth the copy of the weight to leave out what one of the masks drops; then all do that can.
 
-    That depends on rates, and on how many rows share a mask row, and on nothing else. Products of `copying_rows`, by default
-    COPYING_ROWS, cost as much as a copy.
+    That depends on rates, on how many rows share a mask row and are there, and on nothing else. Products of `copying_rows`, by
+    default COPYING_ROWS, cost as much as a copy.
     """
     least = COPYING_ROWS if copying_rows is None else copying_rows
     return any(can_skip(mask) and mask.group_rows * (1 - mask.keep_prob) >= least * mask.keep_prob for mask in masks)

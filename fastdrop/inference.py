@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
+import numpy as np
+
 from fastdrop import _validate, activations, arrays
 from fastdrop._network import Network
 from fastdrop._types import Array
@@ -49,7 +51,7 @@ def predict(net: Network, x: Any, batch_size: int | None = None) -> Array:
 
 
 def predict_proba(net: Network, x: Any, batch_size: int | None = None) -> Array:
-    """Return probabilities: softmax of logits, sigmoid of sigmoid logits, or the outputs if they are probabilities already.
+    """Return probabilities: softmax of logits, sigmoid of sigmoid logits, or outputs that are such, divided by their sum.
 
     Parameters
     ----------
@@ -82,7 +84,19 @@ def known_kind(net: Network, wanted: Collection[str]) -> str:
 
 
 def probabilities(outputs: Array, kind: str) -> Array:
-    """Return the probabilities that outputs of such a kind say; the outputs themselves if they are any, or are "values"."""
+    """Return the probabilities that outputs of such a kind say; the outputs themselves if they are "values".
+
+    Probabilities of classes are divided by their sum, as the loss of such outputs takes them; a row of zeros stays.
+    """
     if kind == "logits":
         return activations.softmax(outputs)
-    return activations.sigmoid(outputs) if kind == "sigmoid_logits" else outputs
+    if kind == "sigmoid_logits":
+        return activations.sigmoid(outputs)
+    return _to_sum_one(outputs) if kind == "probabilities" and outputs.shape[-1] > 1 else outputs
+
+
+def _to_sum_one(outputs: Array) -> Array:
+    array = arrays.float_array("outputs", outputs)
+    values = arrays.on_host(array)
+    sums = values.sum(axis=-1, keepdims=True)
+    return in_kind(backend_of(array).copy_of(values / np.where(sums > 0, sums, 1)), outputs)

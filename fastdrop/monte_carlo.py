@@ -120,7 +120,8 @@ def predict_mc(
     -----
     What comes before the first layer with a mask is computed once. Memory does not grow with the passes, unless samples are
     kept: sums over passes, of deviations from the first one for the standard deviation, are added up in order, in binary64.
-    So the results do not depend on threads or on how rows are cut. `step_count` stays as it is.
+    So the results do not depend on threads, nor on how rows are cut (to rounding, where rows share a mask and what it drops is
+    left out). Batches of passes may go through the layers in several Python threads. `step_count` stays as it is.
 
     Randomness
     ----------
@@ -172,31 +173,47 @@ class _Run:
         first = next((i for i, layer in enumerate(chain) if any(node.layer.random for node in layer.walk())), len(chain))
         self.whole = whole
         self.before, self.behind = fusion.plan(chain[:first]), fusion.plan(chain[first:])
-        self.rows_at_once = max(1, min(STACKED_ROWS, STACKED_ELEMENTS // max(1, _widest(layers, row_shape))))
+        self._widest = max(1, _widest(layers, row_shape))
+        self.rows_at_once = max(1, min(STACKED_ROWS, STACKED_ELEMENTS // self._widest))
 
     def outputs(self, x: Array, start: int) -> Iterator[tuple[int, Array]]:
         """Yield (first pass, outputs (passes, rows, ...)) for rows of x, the first of which is number `start`.
 
-        Where there are enough batches of passes, each thread does one at a time; then no more than two a thread are in memory.
+        Where there are enough batches of passes, each thread does one at a time.
         """
         y, _ = run_chain(self.before, x, INFERENCE)
         total, rows = self._passes.passes, len(x)
-        count = -(-total // max(1, self.rows_at_once // max(1, rows)))
-        threads = 1 if count == 1 or arrays.is_device(x) else _config.get_num_threads()
-        count = min(total, -(-count // threads) * threads)
+        serial = arrays.is_device(x) or _config.is_single_thread()
+        count, threads = self._batches(rows, 1 if serial else _config.get_num_threads())
         stacked = backend_of(y).concatenate([y] * -(-total // count))
 
         def outputs_of(batch: int) -> tuple[int, Array]:
             low, high = total * batch // count, total * (batch + 1) // count
-            part = self.whole._replace(
-                step=self.whole.step + low,
-                row_offset=self.whole.row_offset + start,
-                monte_carlo=self._passes._replace(passes=high - low),
-            )
-            outputs, _ = run_chain(self.behind, stacked[: (high - low) * rows], part)
-            return low, outputs.reshape(high - low, rows, *outputs.shape[1:])
+            return low, self._outputs(stacked[: (high - low) * rows], start, low, high)
 
-        return _in_threads(outputs_of, count, threads) if 1 < threads <= count else map(outputs_of, range(count))
+        if threads == 1:
+            return map(outputs_of, range(count))
+        self._outputs(stacked[:0], start, 0, 1)  # binds the masks here: a warning is to name the caller's line
+        return _in_threads(outputs_of, count, threads)
+
+    def _batches(self, rows: int, threads: int) -> tuple[int, int]:
+        """Return into how many batches the passes over so many rows are cut, and how many are done at the same time.
+
+        All that are done at the same time have at most STACKED_ELEMENTS elements between two layers, unless one pass has more.
+        """
+        total, rows = self._passes.passes, max(1, rows)
+        together = max(1, self.rows_at_once // rows)
+        smaller = min(together, STACKED_ELEMENTS // (threads * rows * self._widest))
+        if threads == 1 or total <= together or smaller == 0 or total < threads:
+            return -(-total // together), 1
+        return min(total, -(-total // (smaller * threads)) * threads), threads
+
+    def _outputs(self, stacked: Array, start: int, low: int, high: int) -> Array:
+        """Return the outputs of passes low .. high - 1 (passes, rows, ...)."""
+        passes = self._passes._replace(passes=high - low)
+        step, row_offset = self.whole.step + low, self.whole.row_offset + start
+        outputs, _ = run_chain(self.behind, stacked, self.whole._replace(step=step, row_offset=row_offset, monte_carlo=passes))
+        return outputs.reshape(high - low, len(stacked) // (high - low), *outputs.shape[1:])
 
     @property
     def _passes(self) -> MonteCarlo:

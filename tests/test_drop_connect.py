@@ -40,6 +40,17 @@ def test_it_is_a_dense_layer_of_the_masked_weight(shape: tuple[int, ...], activa
     assert not weight.grad[~mask.to_array((9, 7))].any()
 
 
+def test_backward_passes_add_into_the_same_array() -> None:
+    layer, x = fd.DropConnect(3, 0.5, input_shape=(4,), seed=1), random_array(1, (2, 4))
+    y, backward = layer.forward(x, True, 0)
+    backward(np.ones_like(y))
+    weight = layer.parameters()[0]
+    grad, once = weight.grad, weight.grad.copy()
+    backward(np.ones_like(y))
+    assert weight.grad is grad
+    assert_same_bits(grad, 2 * once)
+
+
 def test_inference_takes_the_weight_as_it_is() -> None:
     layer = fd.DropConnect(7, 0.5, "relu", input_shape=(9,), seed=1)
     x = random_array(1, (6, 9))

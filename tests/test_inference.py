@@ -77,6 +77,21 @@ def test_probabilities_of_sigmoid_logits() -> None:
 def test_outputs_that_are_probabilities() -> None:
     net = fd.Sequential([fd.Dense(3, activation="softmax")], input_shape=(6,), seed=1)
     net.output_kind = "probabilities"
+    outputs = net(X)
+    np.testing.assert_array_equal(inference.predict_proba(net, X), outputs / outputs.sum(axis=1, keepdims=True))
+
+
+def test_outputs_whose_sum_is_not_one_are_divided_by_it() -> None:
+    """As the loss takes them, which trains sigmoid units against classes."""
+    net = fd.Sequential([fd.Dense(10, activation="sigmoid", weight_initializer="zeros")], input_shape=(6,), seed=1)
+    net.output_kind = "probabilities"
+    np.testing.assert_allclose(inference.predict_proba(net, X), np.full((len(X), 10), 0.1), rtol=1e-6)
+    np.testing.assert_allclose(net.predict_mc(X, 2).entropy, np.log(10), rtol=1e-6)
+
+
+def test_a_single_probability_stays() -> None:
+    net = fd.Sequential([fd.Dense(1, activation="sigmoid")], input_shape=(6,), seed=1)
+    net.output_kind = "probabilities"
     np.testing.assert_array_equal(inference.predict_proba(net, X), net(X))
 
 

@@ -16,8 +16,8 @@ import fastdrop as fd
 from fastdrop import fused, monte_carlo
 from fastdrop._types import MONTE_CARLO_DOMAIN
 from fastdrop.backends.select import default_backend
-from fastdrop.errors import ArgumentTypeError, ArgumentValueError, StateError
-from fastdrop.layers.passes import Pass
+from fastdrop.errors import AllDroppedWarning, ArgumentTypeError, ArgumentValueError, StateError
+from fastdrop.layers.passes import MonteCarlo, Pass
 from fastdrop.monte_carlo import MonteCarloPrediction
 
 FAN_IN, HIDDEN, OUTPUTS, SEED = 5, 9, 3, 14
@@ -394,6 +394,22 @@ def test_threads_do_not_show(rows: int, shared_rows: int | str) -> None:
         assert_same_prediction(net.predict_mc(x, 100, return_samples=True), several)
     finally:
         fd.set_num_threads(threads)
+
+
+def test_a_warning_names_the_line_of_the_caller() -> None:
+    net = fd.Sequential([fd.Dropout(1.0), fd.Dense(OUTPUTS)], input_shape=(4,), seed=1)
+    net.output_kind = "values"
+    with pytest.warns(AllDroppedWarning) as caught:
+        net.predict_mc(random_array(0, (100, 4)), 100)
+    assert [each.filename for each in caught] == [__file__]
+
+
+def test_memory_is_that_of_one_batch_on_any_number_of_threads() -> None:
+    run = monte_carlo._Run([fd.Dropout(0.5)], (1 << 15,), Pass(True, 0, 0, {}, False, MonteCarlo(1000, 0, None)))
+    for threads in (1, 2, 7, 64, 1000, 5000):
+        count, together = run._batches(8, threads)
+        assert together in (1, threads)
+        assert together == 1 or -(-1000 // count) * 8 * together << 15 <= monte_carlo.STACKED_ELEMENTS
 
 
 @pytest.mark.skipif(fd.get_num_threads() < 2, reason="one thread does all batches itself")

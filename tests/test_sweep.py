@@ -27,7 +27,7 @@ from fastdrop.cli.app import run
 from fastdrop.data import Dataset
 from fastdrop.errors import ArgumentTypeError, ArgumentValueError, FileFormatError, MissingFileError, OutputError, StateError
 from fastdrop.experiments.jobs import Report, shares, work_off
-from fastdrop.experiments.results import Results, Row
+from fastdrop.experiments.results import Results, Row, working_folder
 from fastdrop.experiments.sweep import Sweep
 from fastdrop.sequential import Sequential
 from fastdrop.serialization import read_checkpoint
@@ -311,6 +311,23 @@ def test_two_sweeps_at_once_do_not_write_the_same_table(folder: Path):
     assert os.listdir() == ["sweep.csv"]
 
 
+def test_a_lock_that_its_last_holder_took_away_is_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    connect, paths = sqlite3.connect, []
+
+    def connect_late(path: Path, **options: Any) -> sqlite3.Connection:
+        connection = connect(path, **options)
+        connection.execute("SELECT * FROM sqlite_master")  # opens the file
+        if not paths:
+            path.unlink()
+        paths.append(path)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect_late)
+    with working_folder(folder / "sweep-runs"):
+        assert paths == 2 * [folder / "sweep-runs" / "lock"]
+        assert paths[0].exists()
+
+
 def test_the_folder_of_unfinished_runs_may_be_taken(folder: Path):
     Path("sweep-runs").write_text("mine")
     with pytest.raises(OutputError, match=r"^sweep-runs: cannot be a folder for unfinished runs"):
@@ -448,7 +465,7 @@ def failing(rate: float, seed: int) -> fd.Sequential:
 @pytest.mark.parametrize(
     ("how", "error", "words"),
     [
-        ("dies", StateError, r"^a worker process died \(exit code -9\); the same call goes on from the last epoch$"),
+        ("dies", StateError, r"^a worker process died \(exit code -9\); the same call goes on$"),
         ("no such network", KeyError, "no such network"),
     ],
 )

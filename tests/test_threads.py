@@ -199,6 +199,22 @@ def test_a_container_quota_limits_the_default(tmp_path: Path, monkeypatch: pytes
         assert _config.available_cpus() == wanted
 
 
+def test_the_default_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer than many a kernel."""
+    before = fd.get_num_threads()
+    monkeypatch.setattr(_config, "affinity", lambda: pytest.fail("looked for again"))
+    assert fd.get_num_threads() == before
+
+
+def test_kernels_of_a_thread_that_shares_the_work_are_serial() -> None:
+    layer = _config.threading_layer
+    with _config.single_thread():
+        with _config.single_thread():
+            assert layer.enter() == 1
+        assert layer.enter() == 1
+    assert not _config.is_single_thread()
+
+
 def test_numba_starts_no_more_threads_than_the_quota() -> None:
     code = """
     import os

@@ -181,6 +181,48 @@ def test_a_budget_is_not_exceeded():
     assert len(tune(trials=3, budget=40, storage="few.db").trials) == 3
 
 
+@pytest.mark.parametrize("limits", [{"budget": 4}, {"budget": 11}, {"trials": 2}])
+def test_several_processes_begin_no_trial_too_many(limits: dict[str, int]):
+    """Those that would be, when two begin at the same time, end at once, and are not tried again."""
+    options = {"trials": None, **limits, "epochs": 4, "processes": 3, "space": fd.SearchSpace(rates=(0.2, 0.2, 0.1))}
+    found = tune(**options)
+    assert found.epochs <= limits.get("budget", 8)
+    assert len(found.trials) == limits.get("trials", len(found.trials))
+    assert tune(**options) == found
+
+
+def build_none(trial: Any) -> fd.Sequential:
+    """Refuses high rates, in Optuna's way."""
+    if trial.suggest_float("dropout", 0, 0.8, step=0.1) > 0.35:
+        raise optuna.TrialPruned
+    return fd.Sequential([fd.Dense(3)], input_shape=(4,), seed=0)
+
+
+def test_a_trial_may_be_refused_before_its_first_epoch(folder: Path):
+    found = tune(build_none, epochs=2, trials=5, first={"dropout": 0.8})
+    assert 0 < len(found.trials) < 5
+    assert states(found).count("PRUNED") >= 5 - len(found.trials)
+    assert tune(build_none, epochs=2, trials=5, first={"dropout": 0.8}) == found
+    found.plot(folder / "tune.png")
+
+
+def test_other_data_of_the_same_name_and_size_are_another_study():
+    other = replace(DATA, x_train=-5 * DATA.x_train)
+    assert tune(trials=1).name != tune(data=other, trials=1).name
+
+
+def test_a_bad_loss_leaves_no_study(folder: Path):
+    with pytest.raises(ArgumentValueError, match="`loss`"):
+        tune(build_small, epochs=1, loss="nope")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_space_is_the_same_in_whatever_kind_of_sequence():
+    whole = fd.SearchSpace(rates=[0, 1, 0.5], learning_rates=[1, 2], units=[4, 8, 4])
+    assert whole == fd.SearchSpace(rates=(0.0, 1.0, 0.5), learning_rates=(1.0, 2.0), units=(4, 8, 4))
+    assert str(whole) == str(fd.SearchSpace(rates=(0.0, 1.0, 0.5), learning_rates=(1.0, 2.0), units=(4, 8, 4)))
+
+
 def test_several_processes_share_a_study():
     found = tune(trials=8, processes=2)
     assert len(found.trials) == 8

@@ -42,8 +42,6 @@ def predict(model: Path, data: str, output: Path) -> None:
         raise StateError(f"{model}: this network knows no input shape, so no rows can be read for it")
     x = load_inputs(data, math.prod(net.input_shape))
     probabilities = by_class(net.predict_proba(x.reshape(len(x), *net.input_shape)))
-    if net.output_kind == "probabilities":
-        probabilities = to_sum_one(probabilities)
     labels = net.labels or [str(number) for number in range(probabilities.shape[1])]
     if len(labels) != probabilities.shape[1]:
         raise StateError(f"{model}: {len(labels)} labels for {probabilities.shape[1]} outputs")
@@ -56,12 +54,6 @@ def by_class(probabilities: Array) -> Array:
     if probabilities.ndim != 2:
         raise StateError(f"a network with outputs of shape {probabilities.shape[1:]} a row does not tell classes apart")
     return np.hstack([1 - probabilities, probabilities]) if probabilities.shape[1] == 1 else probabilities
-
-
-def to_sum_one(probabilities: Array) -> Array:
-    """Return rows divided by their sums, as the loss of such outputs takes them; rows of zeros stay."""
-    sums = probabilities.sum(axis=1, keepdims=True)
-    return probabilities / np.where(sums > 0, sums, 1)
 
 
 def _rows(probabilities: Array, labels: list[str]) -> Iterator[list[object]]:

@@ -135,11 +135,16 @@ def plot_tuning(path: Path, tuning: Tuning, title: str) -> None:
     """Draw the accuracies of a search's trials in their order, with the best so far, and the importances of the parameters.
 
     The axis of accuracies leaves out pruned trials far below all complete ones.
+
+    Raises
+    ------
+    StateError: no trial has been finished. OutputError, MissingDependencyError: the picture cannot be drawn.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     check_plot(path)
+    highest = tuning.best.accuracy
     figure = Figure(figsize=INCHES, dpi=DOTS_PER_INCH, layout="constrained")
     figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
     history, importance = figure.subplots(1, 2)
@@ -153,7 +158,7 @@ def plot_tuning(path: Path, tuning: Tuning, title: str) -> None:
     history.scatter(numbers, accuracies, color=TRAINING, s=16, label="all epochs")
     ends = [*numbers, tuning.trials[-1].number]
     best = list(accumulate([*accuracies, *accuracies[-1:]], max))
-    history.step(ends, best, where="post", color=HELD_OUT, linewidth=1.4, label=f"best so far: {best[-1]:.2f}")
+    history.step(ends, best, where="post", color=HELD_OUT, linewidth=1.4, label=f"best so far: {100 * highest:.2f}")
     low, high = min(accuracies), max([*accuracies, *stopped])
     margin = max(high - low, 1) / 5
     history.set(xlabel="trial", ylim=(low - margin, min(high + margin / 2, 100.5)))

@@ -104,9 +104,7 @@ def _alive(worker: BaseProcess) -> Iterator[None]:
         yield
     except (EOFError, OSError):
         worker.join(STOP_SECONDS)
-        raise StateError(
-            f"a worker process died (exit code {worker.exitcode}); the same call goes on from the last epoch"
-        ) from None
+        raise StateError(f"a worker process died (exit code {worker.exitcode}); the same call goes on") from None
 
 
 @contextmanager
@@ -119,24 +117,24 @@ def _running(work: Work, threads: Sequence[int]) -> Iterator[dict[Connection, Ba
             for share in threads:
                 pipe, theirs = context.Pipe()
                 with theirs:
-                    process = context.Process(target=_worker, args=(theirs, work, share), daemon=True)
-                    process.start()
-                workers[pipe] = process
+                    workers[pipe] = context.Process(target=_worker, args=(theirs, work, share), daemon=True)
+                    workers[pipe].start()
         yield workers
     except BaseException:
         for worker in workers.values():
-            if worker.is_alive() and worker.pid is not None:
+            if worker.pid is not None and worker.is_alive():
                 os.kill(worker.pid, signal.SIGINT)
         raise
     finally:
         for pipe in workers:
             pipe.close()
+        started = [worker for worker in workers.values() if worker.pid is not None]
         try:
             end = time.monotonic() + STOP_SECONDS
-            for worker in workers.values():
+            for worker in started:
                 worker.join(max(0.0, end - time.monotonic()))
         finally:
-            for worker in workers.values():
+            for worker in started:
                 worker.terminate()
                 worker.join()
 

@@ -137,21 +137,33 @@ def working_folder(folder: Path) -> Iterator[None]:
     OutputError: it cannot be made, or another process is at work in it.
     """
     lock = folder / "lock"
-    try:
-        folder.mkdir(exist_ok=True)
-        connection = sqlite3.connect(lock, timeout=0, isolation_level=None)
-    except (OSError, sqlite3.Error) as error:
-        raise OutputError(f"{folder}: cannot be a folder for unfinished runs: {error}") from error
-    with closing(connection):
-        try:
-            connection.execute("PRAGMA journal_mode = OFF")  # nothing is ever written
-            connection.execute("BEGIN EXCLUSIVE")  # a lock of the operating system, which ends with the process
-        except sqlite3.Error as error:
-            raise OutputError(f"{folder}: another sweep is at work here ({error})") from error
+    with closing(_locked(lock)):
         remove_leftovers(folder)
         try:
             yield
         finally:
-            lock.unlink(missing_ok=True)
             with suppress(OSError):  # not empty
+                lock.unlink(missing_ok=True)
                 folder.rmdir()
+
+
+def _locked(path: Path) -> sqlite3.Connection:
+    """Return a connection that holds the lock of a file, one that other processes see too, until it is closed."""
+    while True:
+        try:
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+            found = path.stat().st_ino
+            connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise OutputError(f"{path.parent}: cannot be a folder for unfinished runs: {error}") from error
+        try:
+            connection.execute("PRAGMA journal_mode = OFF")  # nothing is ever written
+            connection.execute("BEGIN EXCLUSIVE")  # a lock of the operating system, which ends with the process
+        except sqlite3.Error as error:
+            connection.close()
+            raise OutputError(f"{path.parent}: another sweep is at work here ({error})") from error
+        with suppress(FileNotFoundError):  # of a process that ended in between, and took the file with it
+            if path.stat().st_ino == found:
+                return connection
+        connection.close()

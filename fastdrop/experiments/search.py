@@ -27,8 +27,8 @@ LOCK_SECONDS = 60
 """How long a process waits for another one that writes to the same SQLite file."""
 SAMPLER_SEEDS = 2**32
 
-STARTED, RETRY_OF, TRAINING = "started", "retry_of", "training"
-"""Attributes: a trial has begun; the number of the failed trial that it repeats; of a study, what it trains."""
+STARTED, SURPLUS, RETRY_OF, TRAINING = "started", "surplus", "retry_of", "training"
+"""Of a trial: it has begun; it was one too many; the number of the failed one that it repeats. Of a study: what it trains."""
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -160,16 +160,22 @@ def repair(study: Any) -> None:
         if born_dead and abs((datetime.now() - trial.datetime_start).total_seconds()) > GRACE_SECONDS:
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
     trials = study.get_trials(deepcopy=False)
+    trials = [trial for trial in trials if SURPLUS not in trial.user_attrs]
     retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
     for trial in trials:
         if trial.state == TrialState.FAIL and trial.number not in retried:
             study.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number})
 
 
-def run_trial(study: Any, train: Callable[[Any], float]) -> Any:
+class _SurplusError(Exception):
+    """Other processes have begun the last trials."""
+
+
+def run_trial(study: Any, train: Callable[[Any], float], has_room: Callable[[Sequence[Any]], bool]) -> Any:
     """Do a trial and return its record, or None where it was given up by another process that took this one for dead.
 
-    `train` raises `optuna.TrialPruned` for a trial that is stopped early.
+    `train` raises `optuna.TrialPruned` for a trial that is stopped early. What `has_room` says of the trials that began before
+    this one decides whether it is done, now that other processes can see it.
     """
     records: list[Any] = []
     lost = False
@@ -177,6 +183,9 @@ def run_trial(study: Any, train: Callable[[Any], float]) -> Any:
     def objective(trial: Any) -> float:
         nonlocal lost
         trial.set_user_attr(STARTED, True)
+        if not has_room(_before(study.get_trials(deepcopy=False), trial.number)):
+            trial.set_user_attr(SURPLUS, True)
+            raise _SurplusError
         try:
             return train(trial)
         except UpdateFinishedTrialError:
@@ -184,11 +193,21 @@ def run_trial(study: Any, train: Callable[[Any], float]) -> Any:
             raise
 
     try:
-        study.optimize(objective, n_trials=1, callbacks=[lambda _, record: records.append(record)])
+        study.optimize(objective, n_trials=1, catch=(_SurplusError,), callbacks=[lambda _, record: records.append(record)])
     except ValueError:  # a trial that has failed already cannot fail again
         if not lost:
             raise
     return records[0] if records else None
+
+
+def _before(trials: Sequence[Any], number: int) -> list[Any]:
+    """Return the trials that ended, or that were begun before that one."""
+    own = next(trial for trial in trials if trial.number == number)
+
+    def came_first(trial: Any) -> bool:
+        return (trial.datetime_start, trial.number) < (own.datetime_start, number)
+
+    return [trial for trial in trials if trial.state.is_finished() or (trial.state == TrialState.RUNNING and came_first(trial))]
 
 
 def importances(trials: Sequence[Any]) -> dict[str, float]:

@@ -43,15 +43,20 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         low, high, step = _validate.sequence("rates", self.rates, "(low, high, step)", 3)
-        _ordered("rates", _validate.rate("rates", low), _validate.rate("rates", high))
-        _whole("rates", low, high, _validate.real("rates", step, 0, 1, open_low=True))
+        rates = _validate.rate("rates", low), _validate.rate("rates", high), _validate.real("rates", step, 0, 1, open_low=True)
+        _whole("rates", *rates)
+        object.__setattr__(self, "rates", rates)
         if self.learning_rates is not None:
             ends = _validate.sequence("learning_rates", self.learning_rates, "(low, high)", 2)
-            _ordered("learning_rates", *(_validate.real("learning_rates", end, 0, open_low=True) for end in ends))
+            learning_rates = tuple(_validate.real("learning_rates", end, 0, open_low=True) for end in ends)
+            _ordered("learning_rates", *learning_rates)
+            object.__setattr__(self, "learning_rates", learning_rates)
         if self.units is not None:
-            low, high, step = _validate.sequence("units", self.units, "(low, high, step)", 3)
-            _ordered("units", _validate.integer("units", low, 1), _validate.integer("units", high, 1))
-            _whole("units", low, high, _validate.integer("units", step, 1))
+            units = tuple(
+                _validate.integer("units", value, 1) for value in _validate.sequence("units", self.units, "(low, high, step)", 3)
+            )
+            _whole("units", *units)
+            object.__setattr__(self, "units", units)
 
     def ranges(self, recipe: Recipe) -> tuple[tuple[float, float], tuple[int, int, int]]:
         """Return (learning rates, units) around a recipe."""
@@ -100,7 +105,8 @@ def _ordered(name: str, low: float, high: float) -> None:
 
 
 def _whole(name: str, low: float, high: float, step: float) -> None:
-    """Raise unless whole steps lead from one end to the other."""
+    """Raise unless whole steps lead from one end up to the other."""
+    _ordered(name, low, high)
     steps = (high - low) / step
     if not math.isclose(steps, round(steps), abs_tol=1e-6):
-        _validate.fail_value(name, "a range of whole steps", f"{low} to {high} in steps of {step}")
+        _validate.fail_value(name, "a range of whole steps", f"{low:g} to {high:g} in steps of {step:g}")

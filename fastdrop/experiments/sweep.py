@@ -292,7 +292,7 @@ def _training(
         f"{recipe.epochs} epochs",
         f"batches of {recipe.batch_size}",
         loss if isinstance(loss, str) else name_of(loss),
-        f"{dataset.name}, {len(dataset.x_train)} rows, checksum {_checksum(dataset):08x}",
+        f"{dataset.name}, {len(dataset.x_train)} rows, checksum {checksum(dataset):08x}",
     ]
     folder = output.with_name(f"{output.stem}-runs")
     optimizer = optimizer or recipe.make_optimizer
@@ -304,7 +304,7 @@ def name_of(function: Any) -> str:
     return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
-def _checksum(dataset: Dataset) -> int:
+def checksum(dataset: Dataset) -> int:
     """Return a number that changes with the data."""
     number = 0
     for array in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test):
@@ -314,6 +314,7 @@ def _checksum(dataset: Dataset) -> int:
 
 def _of(rows: list[Row], configuration: str, jobs: list[Job], epochs: int) -> list[Row]:
     """Return the rows of the wanted runs that are complete."""
-    own = [row for row in rows if row.configuration == configuration and Job(row.rate, row.seed) in jobs]
+    wanted = set(jobs)
+    own = [row for row in rows if row.configuration == configuration and Job(row.rate, row.seed) in wanted]
     complete = {(row.rate, row.seed) for row in own if row.epoch == epochs}
     return [row for row in own if (row.rate, row.seed) in complete]

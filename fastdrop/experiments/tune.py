@@ -15,7 +15,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
 
-from fastdrop import _validate
+from fastdrop import _validate, losses
 from fastdrop.callbacks import Callback
 from fastdrop.data import Dataset, load
 from fastdrop.errors import MissingDependencyError, StateError
@@ -23,7 +23,7 @@ from fastdrop.experiments.display import TuneDisplay
 from fastdrop.experiments.jobs import Report, check_can_be_sent, work_off
 from fastdrop.experiments.recipe import Recipe
 from fastdrop.experiments.space import SearchSpace, with_parameters
-from fastdrop.experiments.sweep import name_of
+from fastdrop.experiments.sweep import checksum, name_of
 from fastdrop.optim import AbstractOptimizer
 from fastdrop.progress import Logs
 from fastdrop.sequential import Sequential
@@ -147,8 +147,11 @@ class Search:
             study = self.connection.study
             if not self.room(study.get_trials(deepcopy=False), self.epochs):
                 return None
-            record = run_trial(study, lambda trial: self.train(trial, report))
-        return None if record is None else _finished([record])[0]
+            record = run_trial(study, lambda trial: self.train(trial, report), self._has_room)
+        return next(iter(_finished([] if record is None else [record])), None)
+
+    def _has_room(self, trials: Sequence[Any]) -> bool:
+        return self.room(trials, self.epochs) > 0
 
     def train(self, trial: Any, report: Report) -> float:
         """Train the network of a trial and return its validation accuracy.
@@ -228,7 +231,7 @@ def _count(trials: Sequence[Any]) -> tuple[int, int, int]:
 
 
 def _finished(records: Sequence[Any]) -> list[Trial]:
-    """Return the finished ones of Optuna's records of trials."""
+    """Return the finished ones of Optuna's records of trials, without those that were given up before their first epoch."""
     return [
         Trial(
             record.number,
@@ -237,7 +240,7 @@ def _finished(records: Sequence[Any]) -> list[Trial]:
             record.state.name == "PRUNED",
         )
         for record in records
-        if record.state.name in ("COMPLETE", "PRUNED")
+        if record.state.name in ("COMPLETE", "PRUNED") and record.intermediate_values
     ]
 
 
@@ -305,7 +308,8 @@ def tune(
     Raises
     ------
     MissingDependencyError: Optuna is not installed. TypeError, ValueError: bad arguments; a study of that name is of another
-    training. OutputError: the storage cannot be used. KeyboardInterrupt: after Ctrl-C; the same call goes on.
+    training. OutputError: the storage cannot be used. StateError: a process died. KeyboardInterrupt: after Ctrl-C; the same
+    call goes on.
 
     Notes
     -----
@@ -357,6 +361,7 @@ def _search(
         recipe.check(dataset)
         build, dataset = recipe, recipe.prepared(dataset)
     loss = recipe.loss if loss is None else loss
+    losses.get(loss)
     return Search(build, space, dataset.hold_out(split), recipe.epochs, recipe.batch_size, loss)
 
 
@@ -384,7 +389,7 @@ def _training(search: Search) -> str:
     parts += [
         f"{search.epochs} epochs",
         f"batches of {search.batch_size}",
-        f"{data.name}, {len(data.x_train)} rows and {len(data.x_test)} held out",
+        f"{data.name}, {len(data.x_train)} rows and {len(data.x_test)} held out, checksum {checksum(data):08x}",
         search.loss if isinstance(search.loss, str) else name_of(search.loss),
         f"seed {search.seed}",
     ]

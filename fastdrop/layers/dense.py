@@ -165,7 +165,7 @@ class FusedDense:
             dy = dy if units is None else fused.compact(backend, dy, units)
             dx = inner(dy, want_dx, dweight, dbias, True)
             if weight_mask is not None and dweight is not None and not isinstance(dweight, Update):
-                weight.grad += backend.dropout_backward(dweight, weight_mask, dweight)
+                backend.scatter(backend.dropout_backward(dweight, weight_mask, dweight), None, None, weight.grad, True)
             return dx if dx is None or len(x_shape) == 2 else dx.reshape(x_shape)
 
         return y if len(y_shape) == 2 else y.reshape(y_shape), backward
