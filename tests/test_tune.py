@@ -300,6 +300,21 @@ def test_a_trial_that_others_gave_up_is_tried_again():
         assert study.trials[1].params in [trial.params for trial in study.trials[2:]]
 
 
+def test_a_trial_that_another_process_has_done_counts_once(monkeypatch: pytest.MonkeyPatch):
+    train = Search.train
+
+    def in_two_processes(self: Search, trial: Any, report: Any) -> float:
+        value = train(self, trial, report)
+        if trial.number == 1:
+            trial.study.tell(1, value)
+        return value
+
+    monkeypatch.setattr(Search, "train", in_two_processes)
+    found = tune(build_small, epochs=1, trials=4)
+    assert [trial.number for trial in found.trials] == [0, 1, 2, 3]
+    assert states(found) == 4 * ["COMPLETE"]
+
+
 def test_a_trial_that_died_at_birth_does_not_stay(monkeypatch: pytest.MonkeyPatch):
     found = tune(trials=2)
     with study_of(found) as study:

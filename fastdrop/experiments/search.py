@@ -172,30 +172,34 @@ class _SurplusError(Exception):
 
 
 def run_trial(study: Any, train: Callable[[Any], float], has_room: Callable[[Sequence[Any]], bool]) -> Any:
-    """Do a trial and return its record, or None where it was given up by another process that took this one for dead.
+    """Do a trial and return its record, or None where another process has ended it.
+
+    That took this one for dead, or (SQLite) it began the same queued trial at the same moment.
 
     `train` raises `optuna.TrialPruned` for a trial that is stopped early. What `has_room` says of the trials that began before
     this one decides whether it is done, now that other processes can see it.
     """
     records: list[Any] = []
-    lost = False
+    over = False
 
     def objective(trial: Any) -> float:
-        nonlocal lost
-        trial.set_user_attr(STARTED, True)
-        if not has_room(_before(study.get_trials(deepcopy=False), trial.number)):
-            trial.set_user_attr(SURPLUS, True)
-            raise _SurplusError
+        nonlocal over
         try:
-            return train(trial)
-        except UpdateFinishedTrialError:
-            lost = True
+            trial.set_user_attr(STARTED, True)
+            if not has_room(_before(study.get_trials(deepcopy=False), trial.number)):
+                trial.set_user_attr(SURPLUS, True)
+                raise _SurplusError
+            value = train(trial)
+        except (_SurplusError, UpdateFinishedTrialError, optuna.TrialPruned):
+            over = True
             raise
+        over = True
+        return value
 
     try:
         study.optimize(objective, n_trials=1, catch=(_SurplusError,), callbacks=[lambda _, record: records.append(record)])
-    except ValueError:  # a trial that has failed already cannot fail again
-        if not lost:
+    except (ValueError, UpdateFinishedTrialError):  # a trial that has ended cannot end again
+        if not over:
             raise
     return records[0] if records else None
 
