@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastdrop._device import DeviceArray
-from fastdrop.backends.base import AbstractBackend, PackedWeight, Update
+from fastdrop.backends.base import AbstractBackend, Update
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 MOST_SIMULATED = 6_000
@@ -34,7 +34,7 @@ class OnDevice:
                 if isinstance(value, Update):
                     arrays = (there(each) for each in value[1:4])
                     return Update(value.kind, *arrays, value.rates)
-                if isinstance(value, PackedWeight) or not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+                if not isinstance(value, np.ndarray) or value.dtype.kind != "f":  # packed weights are there already
                     return value
                 for known, copy in copies:
                     if known is value:

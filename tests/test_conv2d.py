@@ -643,6 +643,16 @@ def test_leaving_out_zeros_changes_nothing_but_rounding(
         assert_varied(found[0][0] != 0)
 
 
+@NAMED
+def test_packed_filters_give_the_same_bits(backend: AbstractBackend, geometry: Geometry) -> None:
+    x, weight = random_array(1, geometry.images), random_array(2, geometry.weight_shape)
+    wanted, copy = _conv(x, weight, None, geometry.window, backend), weight.copy()
+    packed = backend.pack_filters(copy, geometry.window)
+    copy[...] = np.nan
+    assert packed.shape == weight.shape
+    assert_same_bits(_conv(x, packed, None, geometry.window, backend), wanted)
+
+
 def test_left_out_zeros_do_not_multiply() -> None:
     """An infinite weight reaches the gradients of images only where dy is not zero."""
     from fastdrop.backends import select
@@ -899,6 +909,33 @@ def test_the_bits_are_the_same_for_1_2_3_and_5_threads() -> None:
     """
     )
     assert run(code, NUMBA_NUM_THREADS="5") == "1"
+
+
+@compiled
+def test_threads_divide_the_lines_of_few_images() -> None:
+    """Where most of dy is zero, exactly: of small integers every sum is."""
+    code = """
+    import numpy as np
+    import fastdrop as fd
+    from strategies import small_integers
+    from test_conv2d import LINEAR, Geometry
+    from fastdrop.backends.select import backend
+
+    for geometry in (
+        Geometry((1, 30, 31, 40), 64, padding="same"), Geometry((2, 17, 16, 33), 70, strides=(2, 3), padding="same"),
+        Geometry((1, 23, 20, 64), 48, strides=(2, 2), dilation=(3, 2)), Geometry((3, 19, 11, 64), 40, (1, 1), strides=(3, 1)),
+    ):
+        dy, weight = small_integers(3, geometry.y_shape, "float32"), small_integers(2, geometry.weight_shape, "float32")
+        dy[np.random.default_rng(4).random(dy.shape) >= 0.2] = 0
+        x = np.zeros(geometry.images, "float32")
+        given = dy, x, weight, dy, None, geometry.window, LINEAR, None, None, True, None, None, False
+        wanted = backend("reference").conv2d_backward(*given)
+        for count in (1, 2, 3, 5):
+            fd.set_num_threads(count)
+            assert np.array_equal(backend("cpu").conv2d_backward(*given, sparse=True), wanted), (geometry, count)
+    print("done")
+    """
+    assert run(code, NUMBA_NUM_THREADS="5") == "done"
 
 
 @compiled

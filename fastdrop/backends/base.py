@@ -29,7 +29,7 @@ from fastdrop._device import is_device
 from fastdrop._types import ActivationKind, Array, Domain, Indices, Shape, UpdateKind
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
-from fastdrop.window import Window
+from fastdrop.window import Pair, Window
 
 LEAKY_RELU_SLOPE = 0.2
 """Slope of leaky_relu for negative inputs (Keras's default for the function)."""
@@ -98,16 +98,10 @@ class Normals(NamedTuple):
 
 
 class PackedWeight(NamedTuple):
-    """A copy of a weight in the order in which a backend's products read it: a backend's own business.
-
-    Attributes
-    ----------
-    data : array
-    shape : (fan_in, fan_out)
-    """
+    """A copy of a weight of that shape in the order in which a backend's products read it: a backend's own business."""
 
     data: Array
-    shape: tuple[int, int]
+    shape: Shape
 
 
 class Units(NamedTuple):
@@ -297,11 +291,15 @@ class AbstractBackend(ABC):
 
     # Images (rows, height, width, channels); windows as in `fastdrop.window`
 
+    def pack_filters(self, weight: Array, window: Window, upsampling: Pair = (1, 1)) -> PackedWeight:  # noqa: ARG002
+        """Return a copy of a weight that `conv2d_forward` takes, for images with upsampling - 1 zeros between their elements."""
+        return PackedWeight(self.copy_of(weight), weight.shape)
+
     @abstractmethod
     def conv2d_forward(
         self,
         x: Array,
-        weight: Array,
+        weight: Array | PackedWeight,
         bias: Array | None,
         window: Window,
         activation: ActivationKind,

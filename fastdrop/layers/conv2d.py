@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from fastdrop import _validate, activations, convolved
 from fastdrop._configurable import Config
 from fastdrop._types import ActivationKind, Array, Shape
+from fastdrop.backends.base import PackedWeight
 from fastdrop.backends.select import backend_of
 from fastdrop.constraints import AbstractConstraint
 from fastdrop.convolved import ConvBackward
@@ -21,6 +22,7 @@ from fastdrop.layers.activation import Activation
 from fastdrop.layers.dropout import Dropout
 from fastdrop.layers.passes import InnerBackward, Pass, Step, Updates
 from fastdrop.layers.weighted import AbstractWeighted, gradient_target, no_backward
+from fastdrop.mask import BoundMask
 from fastdrop.regularizers import L1L2
 from fastdrop.window import PADDINGS, Pair, Window, pair, window_of
 
@@ -171,21 +173,17 @@ class FusedConv2D:
 
     def convolve(self, x: Array, weight: Array, bias: Array | None, pass_: Pass) -> tuple[Array, ConvBackward]:
         """Return (y, backward) with these arrays in place of the layer's parameters."""
-        conv, first, last = self.conv, self.input_dropout, self.output_dropout
-        window = conv.window((x.shape[1], x.shape[2]))
-        y_shape = len(x), *window.places, conv.filters
-        return convolved.conv2d(
-            backend_of(weight),
-            x,
-            weight,
-            bias,
-            window,
-            conv.groups,
-            self.activation,
-            None if first is None else first.bind(convolved.input_shape(x.shape, first.noise_shape), pass_, as_matrix=True),
+        window = self.conv.window((x.shape[1], x.shape[2]))
+        masks = self.masks(x.shape, window, pass_)
+        given = backend_of(weight), x, weight, bias, window, self.conv.groups, self.activation
+        return convolved.conv2d(*given, *masks, pass_.keep, self.pooled)
+
+    def masks(self, shape: Shape, window: Window, pass_: Pass) -> tuple[BoundMask | None, BoundMask | None]:
+        """Return the masks of x, of that shape, and of y."""
+        first, last, y_shape = self.input_dropout, self.output_dropout, (shape[0], *window.places, self.conv.filters)
+        return (
+            None if first is None else first.bind(convolved.input_shape(shape, first.noise_shape), pass_, as_matrix=True),
             None if last is None else last.bind(y_shape, pass_, as_matrix=True),
-            pass_.keep,
-            self.pooled,
         )
 
     def frozen(self) -> FrozenConv2D:
@@ -199,17 +197,27 @@ class FusedConv2D:
 
 @dataclass(frozen=True, slots=True)
 class FrozenConv2D:
-    """`FusedConv2D` in inference alone, with parameters of its own."""
+    """`FusedConv2D` in inference alone, with parameters of its own; a weight of one group is `packed` for each size of images.
+
+    That is done at the first images of a size: two threads that come at once pack twice, to the same bits.
+    """
 
     step: FusedConv2D
     weight: Array
     bias: Array | None
+    packed: dict[Window, PackedWeight] = field(default_factory=dict)
 
     trainable: ClassVar[bool] = False
 
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
         """Return (y, nothing that is ever called)."""
-        return self.step.convolve(x, self.weight, self.bias, pass_)[0], no_backward
+        if self.step.conv.groups > 1:
+            return self.step.convolve(x, self.weight, self.bias, pass_)[0], no_backward
+        backend, window = backend_of(x), self.step.conv.window((x.shape[1], x.shape[2]))
+        packed = self.packed.get(window) or self.packed.setdefault(window, backend.pack_filters(self.weight, window))
+        masks = self.step.masks(x.shape, window, pass_)
+        y, _ = backend.conv2d_forward(x, packed, self.bias, window, self.step.activation, *masks, keep_z=False)
+        return y, no_backward
 
     def frozen(self) -> FrozenConv2D:
         """Return this."""

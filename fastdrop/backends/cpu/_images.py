@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastdrop._types import ActivationKind, Array, Indices, MaskKind
-from fastdrop.backends.base import Update, needs_z
+from fastdrop.backends.base import PackedWeight, Update, needs_z
 from fastdrop.backends.cpu import _winograd, conv2d, dense, epilogue, masks, pooling
 from fastdrop.backends.cpu._arguments import NO_BIAS, NO_DROP, readable, unfinished
 from fastdrop.backends.cpu._products import ProductOperations
@@ -47,34 +47,40 @@ class ImageOperations(ProductOperations):
         whole = self._whole(x, window.before, image, upsampling)
         return readable(whole).reshape(-1), conv2d.geometry_of(window, image, x.shape[3])
 
-    def _convolution(self, weight: Array, window: Window, upsampling: Pair) -> Convolution:
-        """Return the convolution with a weight (*window.size, channels, filters), which is packed once."""
+    def pack_filters(self, weight: Array, window: Window, upsampling: Pair = (1, 1)) -> PackedWeight:
         channels, filters = weight.shape[2:]
-        if _winograd.applies(window, upsampling, channels, filters, weight.dtype):
-            return self._filtering(weight, window)
-        packed, depth = self.pack_weight(weight.reshape(-1, filters)).data, window.taps * channels
+        if not _winograd.applies(window, upsampling, channels, filters, weight.dtype):
+            return PackedWeight(self.pack_weight(weight.reshape(-1, filters)).data, weight.shape)
+        u = aligned_empty(_winograd.packed_shape(channels, filters, weight.dtype), weight.dtype)
+        flat = readable(weight).reshape(-1)
+        _winograd.filters_kernel(u.size * dense.PACKING_NANOSECONDS, flat, channels, filters, u)
+        return PackedWeight(u, weight.shape)
+
+    def _convolution(self, packed: PackedWeight, window: Window, upsampling: Pair) -> Convolution:
+        """Return the convolution with filters that were packed for it."""
+        channels, filters = packed.shape[2:]
+        if _winograd.applies(window, upsampling, channels, filters, packed.data.dtype):
+            return self._filtering(packed, window)
+        depth = window.taps * channels
 
         def convolve(x: Array, c: Array, finish: epilogue.Finish, c_drop: masks.U64) -> None:
             images, geometry = self._patched(x, window, upsampling)
             work = dense.nanoseconds(*c.shape, depth, dense.PACKED, finish[3])
-            given = images, geometry, depth, packed, c, finish, c_drop
+            given = images, geometry, depth, packed.data, c, finish, c_drop
             conv2d.patches_kernel(work, *given, self._product_scratch(c.dtype), self._starts())
 
         return convolve
 
-    def _filtering(self, weight: Array, window: Window) -> Convolution:
+    def _filtering(self, packed: PackedWeight, window: Window) -> Convolution:
         """Return the convolution by Winograd's minimal filtering."""
-        channels, filters = weight.shape[2:]
-        u = aligned_empty(_winograd.packed_shape(channels, filters, weight.dtype), weight.dtype)
-        flat = readable(weight).reshape(-1)
-        _winograd.filters_kernel(u.size * dense.PACKING_NANOSECONDS, flat, channels, filters, u)
+        channels, filters = packed.shape[2:]
         image = _winograd.image_of(window)
 
         def convolve(x: Array, c: Array, finish: epilogue.Finish, c_drop: masks.U64) -> None:
             whole = readable(self._whole(x, window.before, image)).reshape(-1)
             room = self._scratch.take("room", (self._threads, sum(_winograd.scratch_sizes(channels, filters))), c.dtype)
             work = dense.nanoseconds(len(c) // _winograd.SAVED, filters, window.taps * channels, dense.PACKED, finish[3])
-            given = whole, (*image, channels), window.places, u, c, finish, c_drop, room
+            given = whole, (*image, channels), window.places, packed.data, c, finish, c_drop, room
             _winograd.winograd_kernel(work, *given, self._decision_scratch())
 
         return convolve
@@ -105,7 +111,7 @@ class ImageOperations(ProductOperations):
     def conv2d_forward(
         self,
         x: Array,
-        weight: Array,
+        weight: Array | PackedWeight,
         bias: Array | None,
         window: Window,
         activation: ActivationKind,
@@ -116,7 +122,8 @@ class ImageOperations(ProductOperations):
         filters = weight.shape[3]
         y = np.empty((len(x), *window.places, filters), x.dtype)
         z = np.empty_like(y) if keep_z and needs_z(activation) else None
-        convolve = self._convolution(weight, window, (1, 1))
+        packed = weight if isinstance(weight, PackedWeight) else self.pack_filters(weight, window)
+        convolve = self._convolution(packed, window, (1, 1))
         offsets = NO_BIAS[y.dtype] if bias is None else readable(bias)
         size = x.itemsize * x.shape[3] * math.prod(conv2d.reach_of(window))
         for low, high in _batches(len(x), size, input_mask, output_mask):
@@ -179,7 +186,8 @@ class ImageOperations(ProductOperations):
             matrix = weight.reshape(-1, filters)
             return (lambda dz, dx: self._add_patches(dz.reshape(-1, filters), window, matrix, dx)), len(matrix)
         turned = np.ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2))
-        convolve = self._convolution(turned, *window.transposed())
+        transposed = window.transposed()
+        convolve = self._convolution(self.pack_filters(turned, *transposed), *transposed)
 
         def write(dz: Array, dx: Array) -> None:
             c = dx.reshape(-1, channels)

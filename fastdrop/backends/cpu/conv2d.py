@@ -300,18 +300,21 @@ def listed_image_gradient_kernel(
     matrix = weight.reshape(weight.size)
     for t in prange(threads):
         own_values, own_places = values[t], places[t]
-        for row in range(t * rows // threads, (t + 1) * rows // threads):
+        line, last = t * rows * height // threads, (t + 1) * rows * height // threads
+        while line < last:  # an image, or what of it is this thread's: lines top .. bottom - 1
+            row, top = line // height, line % height
+            bottom = min(height, top + last - line)
+            line += bottom - top
             image = dx[row].reshape(height * width * channels)
-            clear(image)
-            for i in range(tall):
+            clear(image[top * width * channels : bottom * width * channels])
+            first = max(0, (top + before[0] - (down - 1) * down_apart + down_step - 1) // down_step)
+            for i in range(first, min(tall, (bottom - 1 + before[0]) // down_step + 1)):
                 for j in range(wide):
                     m = i * wide + j
                     counts[t, m] = list_elements(dz[row, i, j], channels, own_values, own_places, m * filters)
             for tap in range(down * across):
                 y, x = tap // across * down_apart - before[0], tap % across * apart - before[1]
-                for i in range(tall):
-                    if y + i * down_step < 0 or y + i * down_step >= height:
-                        continue
+                for i in range(max(0, (top - y + down_step - 1) // down_step), min(tall, (bottom - 1 - y) // down_step + 1)):
                     for j in range(wide):
                         if x + j * step < 0 or x + j * step >= width:
                             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastdrop._types import ActivationKind, MaskKind
-from fastdrop.backends.base import needs_z
+from fastdrop.backends.base import PackedWeight, needs_z
 from fastdrop.backends.cuda import conv2d, dense, pooling
 from fastdrop.backends.cuda._arrays import compute_dtype, empty
 from fastdrop.backends.cuda._jit import launch
@@ -30,9 +30,9 @@ class ImageOperations(MatrixOperations):
         output_mask: BoundMask | None,
         keep_z: bool,
     ) -> tuple[Any, Any]:
-        filters = weight.shape[3]
+        filters, kernel = weight.shape[3], weight.data if isinstance(weight, PackedWeight) else weight
         z = empty((len(x) * window.positions, filters), x.dtype)
-        source, matrix = self._dropped(x, input_mask), weight.reshape(-1, filters)
+        source, matrix = self._dropped(x, input_mask), kernel.reshape(-1, filters)
         for low, high in conv2d.batches(source, window):
             part = z[low * window.positions : high * window.positions]
             multiply(conv2d.patches_of(source[low:high], window), matrix, part)

@@ -127,7 +127,7 @@ class ReferenceBackend(AbstractBackend):
     def conv2d_forward(
         self,
         x: Array,
-        weight: Array,
+        weight: Array | PackedWeight,
         bias: Array | None,
         window: Window,
         activation: ActivationKind,
@@ -136,7 +136,8 @@ class ReferenceBackend(AbstractBackend):
         keep_z: bool,
     ) -> tuple[Array, Array | None]:
         """See `AbstractBackend.conv2d_forward`."""
-        return conv2d.conv2d_forward(x, weight, bias, window, activation, input_mask, output_mask, keep_z)
+        kernel = weight.data if isinstance(weight, PackedWeight) else weight
+        return conv2d.conv2d_forward(x, kernel, bias, window, activation, input_mask, output_mask, keep_z)
 
     def conv2d_backward(
         self,
