@@ -294,7 +294,7 @@ def test_info_names_the_gpu_and_what_uses_it(monkeypatch: pytest.MonkeyPatch, tm
 
 @pytest.fixture
 def few_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compare with NumPy alone, whatever is installed; Numba is there with all its threads before one CPU is left to the process."""
+    """Compare with NumPy alone, whatever is installed; Numba has all its threads before one CPU is left to the process."""
     _config.load_numba()
     monkeypatch.setattr("fastdrop.benchmark.peers.select.installed", lambda: ["fastdrop", "NumPy", "torch.compile"])
 
