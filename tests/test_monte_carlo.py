@@ -13,7 +13,7 @@ from assertions import assert_same_bits, assert_varied
 from strategies import random_array
 
 import fastdrop as fd
-from fastdrop import fused, monte_carlo
+from fastdrop import _config, fused, monte_carlo
 from fastdrop._types import MONTE_CARLO_DOMAIN
 from fastdrop.backends.select import default_backend
 from fastdrop.errors import AllDroppedWarning, ArgumentTypeError, ArgumentValueError, StateError
@@ -429,21 +429,29 @@ def test_an_error_in_any_batch_of_passes_is_raised(monkeypatch: pytest.MonkeyPat
         net.predict_mc(random_array(0, (100, 4)), 10_000)
 
 
-@pytest.mark.parametrize("count", [64, 1])
-def test_memory_does_not_grow_with_the_passes(count: int) -> None:
+def peak_memory(passes: int, count: int) -> int:
     net, x = fd.Sequential([fd.Dropout(0.5), fd.Dense(100)], input_shape=(100,), seed=1), random_array(0, (count, 100))
     net.output_kind = "logits"
+    tracemalloc.start()
+    net.predict_mc(x, passes)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
 
-    def peak(passes: int) -> int:
-        tracemalloc.start()
-        net.predict_mc(x, passes)
-        most = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return most
 
+@pytest.mark.parametrize("count", [64, 1])
+def test_memory_does_not_grow_with_the_passes(count: int) -> None:
+    some = 100 if count > 1 else monte_carlo.STACKED_ROWS
+    with _config.single_thread():
+        peak_memory(some, count)
+        assert 1 << 20 < peak_memory(10_000, count) < 1.2 * peak_memory(some, count)
+
+
+@pytest.mark.parametrize("count", [64, 1])
+def test_memory_does_not_grow_with_the_passes_that_threads_divide(count: int) -> None:
     some = 32 * fd.get_num_threads() * monte_carlo.STACKED_ROWS // count  # batches for all threads, several times
-    peak(some)
-    assert 1 << 20 < peak(max(10_000, 4 * some)) < 1.2 * peak(some)
+    peak_memory(some, count)
+    assert 1 << 20 < peak_memory(max(10_000, 4 * some), count) < 1.2 * peak_memory(some, count)
 
 
 # Shapes, and what is refused

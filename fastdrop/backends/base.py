@@ -29,7 +29,7 @@ from fastdrop._device import is_device
 from fastdrop._types import ActivationKind, Array, Domain, Indices, Shape, UpdateKind
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
-from fastdrop.window import Pair, Window
+from fastdrop.window import Window
 
 LEAKY_RELU_SLOPE = 0.2
 """Slope of leaky_relu for negative inputs (Keras's default for the function)."""
@@ -291,8 +291,8 @@ class AbstractBackend(ABC):
 
     # Images (rows, height, width, channels); windows as in `fastdrop.window`
 
-    def pack_filters(self, weight: Array, window: Window, upsampling: Pair = (1, 1)) -> PackedWeight:  # noqa: ARG002
-        """Return a copy of a weight that `conv2d_forward` takes, for images with upsampling - 1 zeros between their elements."""
+    def pack_filters(self, weight: Array, window: Window) -> PackedWeight:  # noqa: ARG002
+        """Return a copy of a weight (*window.size, channels, filters) that `conv2d_forward` takes in its place: the same bits."""
         return PackedWeight(self.copy_of(weight), weight.shape)
 
     @abstractmethod

@@ -47,7 +47,11 @@ class ImageOperations(ProductOperations):
         whole = self._whole(x, window.before, image, upsampling)
         return readable(whole).reshape(-1), conv2d.geometry_of(window, image, x.shape[3])
 
-    def pack_filters(self, weight: Array, window: Window, upsampling: Pair = (1, 1)) -> PackedWeight:
+    def pack_filters(self, weight: Array, window: Window) -> PackedWeight:
+        return self._packed(weight, window, (1, 1))
+
+    def _packed(self, weight: Array, window: Window, upsampling: Pair) -> PackedWeight:
+        """Return a weight as the convolution of images with upsampling - 1 zeros between their elements reads it."""
         channels, filters = weight.shape[2:]
         if not _winograd.applies(window, upsampling, channels, filters, weight.dtype):
             return PackedWeight(self.pack_weight(weight.reshape(-1, filters)).data, weight.shape)
@@ -187,7 +191,7 @@ class ImageOperations(ProductOperations):
             return (lambda dz, dx: self._add_patches(dz.reshape(-1, filters), window, matrix, dx)), len(matrix)
         turned = np.ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2))
         transposed = window.transposed()
-        convolve = self._convolution(self.pack_filters(turned, *transposed), *transposed)
+        convolve = self._convolution(self._packed(turned, *transposed), *transposed)
 
         def write(dz: Array, dx: Array) -> None:
             c = dx.reshape(-1, channels)
