@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastdrop._types import Array, Backward
+from fastdrop._types import Array, Backward, Shape
 
 
 class TrainedParameter(Protocol):
@@ -57,6 +57,9 @@ class Network(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]:
         """float32 or float64."""
+
+    def widest(self, input_shape: Shape) -> int:
+        """Return the most elements of a row between layers."""
 
     def __call__(self, x: Any, training: bool = False) -> Array:
         """Return the outputs."""

@@ -16,7 +16,7 @@ from fastdrop._interrupt import Interrupt, waiting_interrupt
 from fastdrop._network import Network
 from fastdrop._types import Array
 from fastdrop.callbacks import Callback
-from fastdrop.evaluation import EVALUATION_ROWS, Batches, Data, add_batch, measure
+from fastdrop.evaluation import Batches, Data, add_batch, measure
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optim import AbstractOptimizer
@@ -144,7 +144,7 @@ class Run:
                 return False
             logs = {name: float(value) for name, value in means(progress.sums).items()}
             if self.validation is not None:
-                measured = measure(self.net, self.validation, self.loss, self.measured, EVALUATION_ROWS)
+                measured = measure(self.net, self.validation, self.loss, self.measured)
                 logs |= {f"val_{name}": value for name, value in measured.items()}
             epoch = progress.epoch
             progress.end_epoch()

@@ -15,12 +15,13 @@ from fastdrop._network import Network
 from fastdrop._types import Array
 from fastdrop.backends.base import contiguous
 from fastdrop.backends.select import backend_of
+from fastdrop.inference import rows_at_once
 from fastdrop.losses import Loss, LossFunction, Weights
 from fastdrop.metrics import Metric, MetricArgument
 from fastdrop.progress import Logs, Sums, add, means
 
 EVALUATION_ROWS = 256
-"""Rows of a batch where nothing is trained, unless said otherwise."""
+"""Most rows of a batch where nothing is trained, unless said otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +98,11 @@ def add_batch(sums: Sums, loss: float, measured: Sequence[Metric], outputs: Arra
             add(sums, metric.name, float(values) * rows, rows)
 
 
-def measure(net: Network, data: Data, loss: Loss, measured: Sequence[Metric], batch_size: int) -> Logs:
+def measure(net: Network, data: Data, loss: Loss, measured: Sequence[Metric], batch_size: int | None = None) -> Logs:
     """Return the means of loss (with penalties) and metrics over all rows, in inference."""
     sums: Sums = {}
     penalty = net.penalty()
-    batches = Batches(data, batch_size)
+    batches = Batches(data, batch_size or rows_at_once(net, data.x.shape[1:], EVALUATION_ROWS))
     for batch in range(len(batches)):
         part = batches[batch]
         outputs = net(part.x)
@@ -116,7 +117,7 @@ def evaluate(
     y: Any,
     loss: str | LossFunction | None = None,
     metrics: MetricArgument = ("accuracy",),
-    batch_size: int = EVALUATION_ROWS,
+    batch_size: int | None = None,
     sample_weight: Any = None,
 ) -> dict[str, float]:
     """Return loss and metrics of a network on data.
@@ -130,8 +131,8 @@ def evaluate(
     loss : str or function, optional
         By default the one that the network was trained with, if it is one of `fastdrop.losses`, else softmax_cross_entropy.
     metrics : sequence of str and functions
-    batch_size : int >= 1
-        Rows at a time.
+    batch_size : int >= 1, optional
+        Rows at a time, by default 256 or as many as have 2^24 elements between two layers.
     sample_weight : array, shape (rows,), optional
         Weights the loss, not the metrics.
 
@@ -144,7 +145,7 @@ def evaluate(
     ------
     TypeError, ValueError: bad arguments.
     """
-    batch_size = _validate.integer("batch_size", batch_size, 1)
+    batch_size = None if batch_size is None else _validate.integer("batch_size", batch_size, 1)
     resolved = losses.for_output_kind(net.output_kind) if loss is None else losses.get(loss)
     measured = metric_table.get(metrics, resolved.output_kind or net.output_kind)
     return measure(net, prepare(net, resolved, x, y, sample_weight), resolved, measured, batch_size)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastdrop import _validate, activations, arrays
 from fastdrop._network import Network
-from fastdrop._types import Array
+from fastdrop._types import Array, Shape
 from fastdrop.backends.select import backend_of, in_kind
 from fastdrop.errors import StateError
 
@@ -17,7 +17,14 @@ PROBABILISTIC_KINDS: Final = ("logits", "sigmoid_logits", "probabilities")
 OUTPUT_KINDS: Final = (*PROBABILISTIC_KINDS, "values")
 """What `output_kind` may be, if it is known."""
 PREDICTION_ROWS = 1024
-"""Rows at a time by default: memory stays bounded, and the results do not depend on it."""
+"""Most rows at a time by default."""
+ELEMENTS_AT_ONCE = 1 << 24
+"""Most elements of an array between layers where rows are cut by default, unless one row has more: memory stays bounded."""
+
+
+def rows_at_once(net: Network, row_shape: Shape, most: int) -> int:
+    """Return how many rows of x, `most` at most, go through a network together."""
+    return max(1, min(most, ELEMENTS_AT_ONCE // max(1, net.widest(row_shape))))
 
 
 def predict(net: Network, x: Any, batch_size: int | None = None) -> Array:
@@ -28,7 +35,7 @@ def predict(net: Network, x: Any, batch_size: int | None = None) -> Array:
     net : Sequential
     x : array, shape (rows, ...), float32 or float64
     batch_size : int >= 1, optional
-        Rows at a time; the results do not depend on it.
+        Rows at a time, by default 1024 or as many as have 2^24 elements between two layers; the results do not depend on it.
 
     Returns
     -------
@@ -39,7 +46,10 @@ def predict(net: Network, x: Any, batch_size: int | None = None) -> Array:
     TypeError, ValueError: bad arguments.
     """
     given, x = x, arrays.float_array("x", x)
-    size = PREDICTION_ROWS if batch_size is None else _validate.integer("batch_size", batch_size, 1)
+    if batch_size is None:
+        size = rows_at_once(net, x.shape[1:], PREDICTION_ROWS)
+    else:
+        size = _validate.integer("batch_size", batch_size, 1)
     first, backend = net(x[:size]), backend_of(x)
     if len(x) <= size:
         return in_kind(backend.copy_of(first) if backend.same_memory(first, x) else first, given)

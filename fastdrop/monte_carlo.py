@@ -6,9 +6,8 @@ equation 2, and Gal, Islam and Ghahramani 2017, equation 3.
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -16,11 +15,11 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _config, _validate, arrays, fusion
+from fastdrop import _config, _validate, arrays, fusion, inference
 from fastdrop._network import Network
 from fastdrop._types import Array, Shape
 from fastdrop.backends.select import backend_of, in_kind
-from fastdrop.inference import OUTPUT_KINDS, PROBABILISTIC_KINDS, known_kind, probabilities
+from fastdrop.inference import OUTPUT_KINDS, PROBABILISTIC_KINDS, known_kind, probabilities, rows_at_once
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.chain import opened
 from fastdrop.layers.passes import MonteCarlo, Pass, Source, run_chain
@@ -33,8 +32,6 @@ Result = TypeVar("Result")
 
 STACKED_ROWS = 1024
 """Rows of several passes that go through the layers together: products are as fast as they get, and memory stays bounded."""
-STACKED_ELEMENTS = 1 << 24
-"""Most elements of an array between layers, unless one row has more."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -146,7 +143,7 @@ def predict_mc(
     given, x = x, arrays.float_array("x", x)
     net._prepared(x[:0])  # builds the network, and checks the shape of x
     passes = MonteCarlo(num_samples, net.seed if seed is None else seed, shared_rows)
-    run = _Run(net.layers, x.shape[1:], Pass(True, first_sample, row_offset, net._streams(), keep=False, monte_carlo=passes))
+    run = _Run(net, x.shape[1:], Pass(True, first_sample, row_offset, net._streams(), keep=False, monte_carlo=passes))
     samples = np.empty((num_samples, len(x), *net.output_shape(x.shape[1:])), net.dtype) if return_samples else None
     parts = []
     for start in range(0, max(1, len(x)), run.rows_at_once):
@@ -168,13 +165,13 @@ def predict_mc(
 class _Run:
     """All passes through the layers, done in parts of so many rows of x at once, and of those as many passes as fit."""
 
-    def __init__(self, layers: Sequence[AbstractLayer], row_shape: Shape, whole: Pass) -> None:
-        chain = list(opened(layers))
+    def __init__(self, net: LayeredNetwork, row_shape: Shape, whole: Pass) -> None:
+        chain = list(opened(net.layers))
         first = next((i for i, layer in enumerate(chain) if any(node.layer.random for node in layer.walk())), len(chain))
         self.whole = whole
         self.before, self.behind = fusion.plan(chain[:first]), fusion.plan(chain[first:])
-        self._widest = max(1, _widest(layers, row_shape))
-        self.rows_at_once = max(1, min(STACKED_ROWS, STACKED_ELEMENTS // self._widest))
+        self._widest = max(1, net.widest(row_shape))
+        self.rows_at_once = rows_at_once(net, row_shape, STACKED_ROWS)
 
     def outputs(self, x: Array, start: int) -> Iterator[tuple[int, Array]]:
         """Yield (first pass, outputs (passes, rows, ...)) for rows of x, the first of which is number `start`.
@@ -199,11 +196,11 @@ class _Run:
     def _batches(self, rows: int, threads: int) -> tuple[int, int]:
         """Return into how many batches the passes over so many rows are cut, and how many are done at the same time.
 
-        All that are done at the same time have at most STACKED_ELEMENTS elements between two layers, unless one pass has more.
+        All that are done at the same time have at most ELEMENTS_AT_ONCE elements between two layers, unless one pass has more.
         """
         total, rows = self._passes.passes, max(1, rows)
         together = max(1, self.rows_at_once // rows)
-        smaller = min(together, STACKED_ELEMENTS // (threads * rows * self._widest))
+        smaller = min(together, inference.ELEMENTS_AT_ONCE // (threads * rows * self._widest))
         if threads == 1 or total <= together or smaller == 0 or total < threads:
             return -(-total // together), 1
         return min(total, -(-total // (smaller * threads)) * threads), threads
@@ -240,15 +237,6 @@ def _in_threads(work: Callable[[int], Result], count: int, threads: int) -> Iter
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _widest(layers: Iterable[AbstractLayer], shape: Shape) -> int:
-    """Return the most elements of a row between layers."""
-    widest = math.prod(shape)
-    for layer in layers:
-        widest = max(widest, _widest(layer.children, shape))
-        shape = layer.output_shape(shape)
-    return max(widest, math.prod(shape))
 
 
 class _Statistics:

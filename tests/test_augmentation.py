@@ -83,6 +83,12 @@ def test_in_a_network() -> None:
     [
         (lambda: fd.RandomFlip("diagonal"), ArgumentValueError, "`mode` must be one of horizontal, horizontal_and_vertical"),
         (lambda: fd.RandomCrop(-1), ArgumentValueError, "`padding` must be"),
+        (lambda: fd.RandomCrop(10**19), ArgumentValueError, r"`padding` must be in \[0, 1048576\]"),
+        (
+            lambda: fd.RandomFlip(seed=1).forward(np.zeros((2, 3, 3, 1), np.float32), True, 0, 2**57 - 1),
+            ArgumentValueError,
+            r"`row_offset` must be such that all elements are below 2\*\*58 \(rows of 2\)",
+        ),
         (lambda: fd.RandomCrop(1.5), ArgumentTypeError, "`padding` must be"),
         (lambda: fd.RandomFlip()(np.zeros((2, 3), np.float32)), ArgumentValueError, "height, width, channels"),
     ],

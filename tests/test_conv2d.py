@@ -378,6 +378,18 @@ def test_what_is_done_by_tiles_and_what_is_not() -> None:
     assert not _winograd.applies(window, (2, 1), 64, 64, dtype)
     assert _winograd.applies(window, (1, 1), 256, 512, dtype)
     assert not _winograd.applies(window, (1, 1), 256, 512, np.dtype(np.float64))  # 16 MiB of transformed filters
+    assert not _winograd.applies(window, (1, 1), 32, 1024, dtype)  # long rows of sums
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("height", "width", "options"), [(90, 85, {"size": (5, 5)}), (301, 300, {"strides": (2, 2)})])
+def test_patches_of_one_image_that_are_too_many_at_a_time(
+    backend: AbstractBackend, reference: AbstractBackend, height: int, width: int, options: dict[str, Any], dtype: np.dtype
+) -> None:
+    geometry = Geometry((1, height, width, 3), 8, padding="same", **options)
+    assert kernels.adds_patches(geometry.window, 3, 8, np.dtype(dtype))
+    assert geometry.window.positions * geometry.window.taps * 3 * np.dtype(dtype).itemsize > kernels.BATCH_BYTES
+    _check_exactly(_case(geometry, make=small_integers, dtype=dtype, input_mask=Mask(0.5, KEY)), backend, reference)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -616,6 +628,8 @@ LISTED = {
     "dilation and strides": Geometry((2, 11, 10, 35), 8, strides=(2, 2), dilation=(2, 2)),
     "each place alone": Geometry((2, 5, 6, 64), 31, (1, 1)),
     "few channels, but many in a row": Geometry((2, 6, 6, 11), 17, padding="same"),
+    "more than is listed at a time": Geometry((2, 40, 41, 33), 64, padding="same"),
+    "more, with dilation and strides": Geometry((1, 61, 30, 32), 130, strides=(2, 1), dilation=(3, 1)),
 }
 
 
@@ -900,6 +914,7 @@ def test_the_bits_are_the_same_for_1_2_3_and_5_threads() -> None:
     geometries = [
         Geometry((90, 32, 32, 3), 33, padding="same"), Geometry((40, 16, 16, 33), 70, padding="same"),
         Geometry((30, 17, 16, 20), 33, strides=(2, 3)), Geometry((20, 9, 9, 300), 40, (1, 1)),
+        Geometry((1, 90, 85, 4), 8, (5, 5), padding="same"),
     ]
     found = set()
     for count in (1, 2, 3, 5):
@@ -924,6 +939,7 @@ def test_threads_divide_the_lines_of_few_images() -> None:
     for geometry in (
         Geometry((1, 30, 31, 40), 64, padding="same"), Geometry((2, 17, 16, 33), 70, strides=(2, 3), padding="same"),
         Geometry((1, 23, 20, 64), 48, strides=(2, 2), dilation=(3, 2)), Geometry((3, 19, 11, 64), 40, (1, 1), strides=(3, 1)),
+        Geometry((1, 61, 30, 32), 130, strides=(2, 1), dilation=(3, 1)),
     ):
         dy, weight = small_integers(3, geometry.y_shape, "float32"), small_integers(2, geometry.weight_shape, "float32")
         dy[np.random.default_rng(4).random(dy.shape) >= 0.2] = 0

@@ -21,12 +21,14 @@ from test_convolved import never
 from test_fused import OPTIMIZERS
 
 import fastdrop as fd
-from fastdrop import activations, fusion
-from fastdrop._types import Array
+from fastdrop import Key, Mask, activations, fusion
+from fastdrop._types import ActivationKind, Array
+from fastdrop.backends.cpu.backend import CpuBackend
 from fastdrop.errors import ArgumentTypeError, ArgumentValueError
 from fastdrop.layers import AbstractLayer
 from fastdrop.layers.conv2d import FusedConv2D
 from fastdrop.layers.dense import FusedDense
+from fastdrop.window import window_of
 
 SEED = 21
 IMAGE = (6, 5, 4)
@@ -541,3 +543,23 @@ def test_no_array_of_patches_is_made(images: tuple[int, ...], filters: int) -> N
     growth, results = map(float, run(code).split())
     assert growth < results + SCRATCH_MIB
     assert growth > 0.5 * results
+
+
+@pytest.mark.parametrize(
+    ("image", "size", "filters", "sparse"),
+    [((256, 256, 64), 3, 64, True), ((512, 512, 3), 5, 8, False), ((4, 4, 32), 3, 4096, False), ((16, 16, 512), 3, 512, False)],
+    ids=["listed", "patches", "many filters", "wide"],
+)
+def test_no_scratch_is_much_larger_than_the_image(image: tuple[int, ...], size: int, filters: int, sparse: bool) -> None:
+    cpu = CpuBackend()
+    window = window_of(image[:2], (size, size), (1, 1), (1, 1), "same", "`weight`")
+    shapes = (1, *image), (size, size, image[2], filters), (1, *image[:2], filters)
+    x, weight, dy = (np.ones(shape, "float32") for shape in shapes)
+    mask = Mask(0.3, Key(1, 0, 0)).bind((1, x.size), as_matrix=True)
+    y, z = cpu.conv2d_forward(x, weight, None, window, ActivationKind.RELU, mask, None, True)
+    gradients = True, np.zeros_like(weight), None, True, sparse
+    cpu.conv2d_backward(dy, x, weight, y, z, window, ActivationKind.RELU, mask, None, *gradients)
+    packed, work, _ = cpu._scratch.products[x.dtype]
+    arrays = [packed, work, *cpu._scratch._buffers.values()]
+    assert len(arrays) >= 4
+    assert max(array.nbytes for array in arrays) < x.nbytes + weight.nbytes + y.nbytes + (SCRATCH_MIB << 20)

@@ -511,6 +511,33 @@ def test_load_inputs_of_every_kind(tmp_path: Path):
     np.testing.assert_array_equal(load_inputs(text(tmp_path / "a.csv", "1,2\n3,4\n"), 2), x)
     np.testing.assert_array_equal(load_inputs(text(tmp_path / "b.csv", "1,2,a\n3,4,b\n"), 2), x)
     assert load_inputs("digits", 64).shape == (359, 64)
+    assert load_inputs("digits", (8, 8, 1)).shape == (359, 8, 8, 1)
+
+
+def test_a_folder_with_one_archive(tmp_path: Path):
+    x = np.array([[1, 2], [3, 4]], np.float32)
+    npz(tmp_path / "a.npz", x=x, y=np.array([0, 1]))
+    np.testing.assert_array_equal(load_inputs(tmp_path, 2), x)
+    assert load(tmp_path).x_train.shape == (1, 2)
+    npz(tmp_path / "b.npz", x=x, y=np.array([0, 1]))
+    with pytest.raises(MissingFileError, match=r"no known data in this folder; wanted .* a \.npz archive or a folder with one"):
+        load(tmp_path)
+    with pytest.raises(MissingFileError, match="no known data in this folder"):
+        load_inputs(tmp_path, 2)
+
+
+def test_load_inputs_of_images(tmp_path: Path):
+    images = np.arange(24, dtype=np.uint8).reshape(2, 2, 3, 2)
+    path = npz(tmp_path / "a.npz", x=images)
+    np.testing.assert_array_equal(load_inputs(path, (2, 3, 2)), images / np.float32(255))
+    np.testing.assert_array_equal(load_inputs(path, 12), images.reshape(2, 12) / np.float32(255))
+    with pytest.raises(FileFormatError, match=r"images of shape \(2, 3, 2\), but the network takes \(2, 2, 3\)"):
+        load_inputs(path, (2, 2, 3))
+    with pytest.raises(FileFormatError, match=r"images of shape \(2, 3, 2\), but the network takes \(2, 3, 1\)"):
+        load_inputs(path, (2, 3, 1))
+    single = npz(tmp_path / "b.npz", x=images[..., 0])
+    np.testing.assert_array_equal(load_inputs(single, (2, 3, 1)), images[..., :1] / np.float32(255))
+    np.testing.assert_array_equal(load_inputs(text(tmp_path / "a.csv", "1,2,3,4\n"), (2, 2, 1)), [[[[1], [2]], [[3], [4]]]])
 
 
 def test_load_inputs_refuses_other_numbers_of_features(tmp_path: Path):

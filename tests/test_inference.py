@@ -32,6 +32,30 @@ def test_many_rows_are_cut_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(inference.predict(net, X), whole)
 
 
+def test_wide_rows_are_cut_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between layers there are never more elements than the bound, unless one row has more; in evaluation, too."""
+    net = network()
+    whole, measured = inference.predict(net, X), net.evaluate(X, np.zeros(50, int))
+    assert net.widest((6,)) == 8
+    rows: list[int] = []
+    apply = fd.Sequential.apply
+    monkeypatch.setattr(fd.Sequential, "apply", lambda net, x, pass_: (rows.append(len(x)), apply(net, x, pass_))[1])
+    for elements, most in ((8 * 7 + 1, 7), (7, 1)):
+        monkeypatch.setattr(inference, "ELEMENTS_AT_ONCE", elements)
+        rows.clear()
+        np.testing.assert_array_equal(inference.predict(net, X), whole)
+        assert (sum(rows), max(rows)) == (50, most)
+        rows.clear()
+        assert net.evaluate(X, np.zeros(50, int)) == pytest.approx(measured, rel=1e-5)
+        assert (sum(rows), max(rows)) == (50, most)
+
+
+def test_the_widest_place_may_be_within() -> None:
+    inner = fd.Residual([fd.Dense(9), fd.Dense(4)])
+    assert fd.Sequential([fd.Dense(4), inner, fd.Dense(2)]).widest((3,)) == 9
+    assert fd.Sequential([fd.Dense(4)]).widest((7,)) == 7
+
+
 def test_nothing_is_drawn_and_nothing_counted() -> None:
     net = network()
     first = inference.predict(net, X)

@@ -13,7 +13,7 @@ from assertions import assert_same_bits, assert_varied
 from strategies import random_array
 
 import fastdrop as fd
-from fastdrop import _config, fused, monte_carlo
+from fastdrop import _config, fused, inference, monte_carlo
 from fastdrop._types import MONTE_CARLO_DOMAIN
 from fastdrop.backends.select import default_backend
 from fastdrop.errors import AllDroppedWarning, ArgumentTypeError, ArgumentValueError, StateError
@@ -290,7 +290,7 @@ def test_batches_of_passes_and_rows_do_not_show(monkeypatch: pytest.MonkeyPatch,
 def test_wide_rows_are_stacked_less(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = network(), rows(13)
     whole = net.predict_mc(x, 9)
-    monkeypatch.setattr(monte_carlo, "STACKED_ELEMENTS", 2 * HIDDEN)
+    monkeypatch.setattr(inference, "ELEMENTS_AT_ONCE", 2 * HIDDEN)
     backend, widths = default_backend(), [0]
     product = backend.dense_forward
     monkeypatch.setattr(
@@ -405,11 +405,12 @@ def test_a_warning_names_the_line_of_the_caller() -> None:
 
 
 def test_memory_is_that_of_one_batch_on_any_number_of_threads() -> None:
-    run = monte_carlo._Run([fd.Dropout(0.5)], (1 << 15,), Pass(True, 0, 0, {}, False, MonteCarlo(1000, 0, None)))
+    net = fd.Sequential([fd.Dropout(0.5)], seed=0)
+    run = monte_carlo._Run(net, (1 << 15,), Pass(True, 0, 0, {}, False, MonteCarlo(1000, 0, None)))
     for threads in (1, 2, 7, 64, 1000, 5000):
         count, together = run._batches(8, threads)
         assert together in (1, threads)
-        assert together == 1 or -(-1000 // count) * 8 * together << 15 <= monte_carlo.STACKED_ELEMENTS
+        assert together == 1 or -(-1000 // count) * 8 * together << 15 <= inference.ELEMENTS_AT_ONCE
 
 
 @pytest.mark.skipif(fd.get_num_threads() < 2, reason="one thread does all batches itself")

@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -102,6 +103,13 @@ def test_a_sweep_is_the_same_as_training_one_network_after_the_other(folder: Pat
     assert os.listdir() == ["sweep.csv"]
 
 
+def test_empty_lines_of_a_table_are_none(folder: Path, epochs: list[int]):
+    first, count = sweep(), len(epochs)
+    Path("sweep.csv").write_text(Path("sweep.csv").read_text().replace("\n", "\n\n"))
+    assert sweep().rows == first.rows
+    assert len(epochs) == count
+
+
 def test_csv_and_sqlite_hold_the_same_rows(folder: Path):
     assert sweep().rows == sweep("sweep.db").rows
     header, *lines = read("sweep.csv")
@@ -131,6 +139,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "batch size": {"batch_size": 4},
     "recipe": {"build": fd.Recipe(hidden=(4,), epochs=2, batch_size=8)},
     "input rate": {"build": fd.Recipe(hidden=(8,), rates=(0.1, 0.0), epochs=2, batch_size=8)},
+    "another input rate": {"build": fd.Recipe(hidden=(8,), rates=(0.10000001, 0.0), epochs=2, batch_size=8)},
     "data": {"data": small(32)},
     "function": {"build": build, "epochs": 2},
     "optimizer": {"optimizer": lambda rows: fd.optim.SGD(0.1)},
@@ -259,8 +268,8 @@ def test_a_run_that_was_written_but_not_cleared_away_leaves_nothing(folder: Path
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", lambda self, missing_ok: None)
         sweep()
-    assert len(os.listdir("sweep-runs")) == 5
-    Path("sweep-runs/.fastdrop-0123456789abcdef.tmp").write_bytes(b"half")
+    assert len(os.listdir("sweep.csv-runs")) == 5
+    Path("sweep.csv-runs/.fastdrop-0123456789abcdef.tmp").write_bytes(b"half")
     sweep()
     assert os.listdir() == ["sweep.csv"]
 
@@ -278,7 +287,7 @@ def test_a_state_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.
         interrupting(patch, fail_at(3))
         with pytest.raises(MemoryError):
             sweep()
-    (file,) = Path("sweep-runs").iterdir()
+    (file,) = Path("sweep.csv-runs").iterdir()
     state = file.read_bytes()
     file.write_bytes(state[:-9])
     with pytest.raises(FileFormatError, match=rf"^{re.escape(str(file))}: truncated.*\(without this file the run begins anew\)$"):
@@ -296,16 +305,16 @@ def test_two_sweeps_at_once_do_not_write_the_same_table(folder: Path):
         import sys
         from pathlib import Path
         from fastdrop.experiments.results import working_folder
-        with working_folder(Path("sweep-runs")):
+        with working_folder(Path("sweep.csv-runs")):
             print("here", flush=True)
             sys.stdin.read()
     """
     with start(code) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "here\n"
-        with pytest.raises(OutputError, match=r"^sweep-runs: another sweep is at work here"):
+        with pytest.raises(OutputError, match=r"^sweep.csv-runs: another sweep is at work here"):
             sweep()
-        assert os.listdir() == ["sweep-runs"]
+        assert os.listdir() == ["sweep.csv-runs"]
         other.kill()
     sweep()
     assert os.listdir() == ["sweep.csv"]
@@ -323,22 +332,20 @@ def test_a_lock_that_its_last_holder_took_away_is_made_again(folder: Path, monke
         return connection
 
     monkeypatch.setattr(sqlite3, "connect", connect_late)
-    with working_folder(folder / "sweep-runs"):
-        assert paths == 2 * [folder / "sweep-runs" / "lock"]
+    with working_folder(folder / "sweep.csv-runs"):
+        assert paths == 2 * [folder / "sweep.csv-runs" / "lock"]
         assert paths[0].exists()
 
 
 def test_the_folder_of_unfinished_runs_may_be_taken(folder: Path):
-    Path("sweep-runs").write_text("mine")
-    with pytest.raises(OutputError, match=r"^sweep-runs: cannot be a folder for unfinished runs"):
+    Path("sweep.csv-runs").write_text("mine")
+    with pytest.raises(OutputError, match=r"^sweep.csv-runs: cannot be a folder for unfinished runs"):
         sweep()
-    assert os.listdir() == ["sweep-runs"]
+    assert os.listdir() == ["sweep.csv-runs"]
 
 
 def start(code: str, *arguments: str, **settings: str) -> subprocess.Popen[str]:
     """Start Python on the code, in a process group of its own, with Ctrl-C as on a terminal."""
-    import textwrap
-
     head = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", head + textwrap.dedent(code), *arguments],
@@ -405,7 +412,7 @@ def killed_sweep(epochs: int, kills: int, **settings: str) -> None:
         if output.endswith(".csv"):
             assert Path(output).read_bytes() == Path(whole).read_bytes()
         assert len(read("killed.csv")) == 1 + 6 * epochs
-        assert not Path("killed-runs").exists()
+        assert not Path("killed.csv-runs").exists()
 
 
 def test_a_sweep_killed_five_times_ends_as_one_that_never_was(folder: Path):
@@ -500,7 +507,7 @@ def odd_job(job: str, report: Report) -> str:
             while True:
                 time.sleep(0.01)
                 report(None)
-        except OSError:
+        except (OSError, KeyboardInterrupt):
             Path("stopped").touch()
             raise
     return job.upper()
@@ -563,7 +570,7 @@ def processes(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]
     with start("from fastdrop.__main__ import main; main()", "sweep", *LONG, FASTDROP_BACKEND="reference") as process:
         try:
             end = time.monotonic() + WAIT_SECONDS
-            while not any(Path().glob("sweep-runs/rate*")):
+            while not any(Path().glob("sweep.csv-runs/rate*")):
                 assert process.poll() is None
                 assert time.monotonic() < end
                 time.sleep(0.01)
@@ -592,7 +599,7 @@ def test_ctrl_c_ends_the_workers_between_two_steps(
     assert "interrupted; continue with: fastdrop" in err
     assert "Traceback" not in err
     assert not any(lives(pid) for pid in workers)
-    assert any(read_checkpoint(path).progress.position > 0 for path in Path("sweep-runs").iterdir())
+    assert any(read_checkpoint(path).progress.position > 0 for path in Path("sweep.csv-runs").iterdir())
     assert finish_long("sweep.csv") == whole
 
 
@@ -609,9 +616,76 @@ def test_workers_do_not_outlive_a_killed_parent(processes: tuple[subprocess.Pope
     assert all(epoch <= before.get(name, 0) + 1 for name, epoch in epochs_saved().items())
 
 
+SILENT = """
+    import os, time
+    from pathlib import Path
+    from fastdrop.experiments.jobs import work_off
+
+    def work(job, report):
+        Path(f"{os.getpid()}.begun").touch()
+        time.sleep(1000)
+
+    if __name__ == "__main__":
+        list(work_off(work, [1, 2], 2, print))
+"""
+
+
+def script(code: str) -> list[str]:
+    """The command of a script."""
+    Path("script.py").write_text(textwrap.dedent(code))
+    return [sys.executable, "-W", "error", "script.py"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_workers_that_report_nothing_end_with_their_parent(folder: Path):
+    with subprocess.Popen(script(SILENT), env=environment()) as process:
+        end = time.monotonic() + WAIT_SECONDS
+        while len(list(Path().glob("*.begun"))) < 2:
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        process.kill()
+    workers = [int(path.stem) for path in Path().glob("*.begun")]
+    while any(lives(pid) for pid in workers):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+UNGUARDED = """
+    import fastdrop as fd
+
+    def build(rate, seed):
+        return fd.Sequential([fd.Dense(8), fd.Dropout(rate), fd.Dense(10)], input_shape=(64,), seed=seed)
+
+    data = fd.data.load("digits").flat()
+    fd.sweep(build, data, [0, 0.5], epochs=1, processes=2)
+"""
+"""Its data are more than fits a pipe."""
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (lambda: script(UNGUARDED), "a worker process died (exit code 1) before it was ready."),
+        (
+            lambda: [sys.executable, "-W", "error", "-c", textwrap.dedent(UNGUARDED)],
+            "a worker process cannot import what it was given: Can't get attribute 'build' on <module '__main__'",
+        ),
+    ],
+    ids=["script", "no file"],
+)
+def test_what_workers_cannot_import_is_told(folder: Path, command: Callable[[], list[str]], words: str):
+    settings = environment(FASTDROP_BACKEND="reference")
+    done = subprocess.run(command(), env=settings, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+    assert done.returncode == 1
+    assert f"fastdrop.errors.StateError: {words}" in done.stderr
+    assert 'must stand behind `if __name__ == "__main__":`' in done.stderr
+    assert not Path("sweep.csv-runs").exists()
+
+
 def epochs_saved() -> dict[str, int]:
     """How far the runs are whose state is saved."""
-    return {path.name: read_checkpoint(path).progress.epoch for path in Path("sweep-runs").glob("rate*")}
+    return {path.name: read_checkpoint(path).progress.epoch for path in Path("sweep.csv-runs").glob("rate*")}
 
 
 # What comes of it
@@ -779,7 +853,13 @@ PYTHON: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "too many poolings": (
         {"build": fd.Recipe(filters=(4, 4, 4, 4)), "data": "digits"},
         ArgumentValueError,
-        "the window of layer 'maxpool2d'",
+        "`filters` must be of no more layers than the images can be halved, each with pooling of 2 x 2, got 4 for rows of shape "
+        "(8, 8, 1)",
+    ),
+    "widened without end": (
+        {"build": fd.Recipe(hidden=(8,), widen=True), "rates": [0, 1.0]},
+        ArgumentValueError,
+        "`rate` must be in [0, 1), got 1.0",
     ),
     "data": ({"data": np.zeros(3)}, ArgumentTypeError, "`data` must be a Dataset or a path, got ndarray"),
     "data that are nowhere": ({"data": "nowhere"}, MissingFileError, "nowhere: no such file"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,8 +39,8 @@ def predict(model: Path, data: str, output: Path) -> None:
     net = load(model)
     if net.input_shape is None:
         raise StateError(f"{model}: this network knows no input shape, so no rows can be read for it")
-    x = load_inputs(data, math.prod(net.input_shape))
-    probabilities = by_class(net.predict_proba(x.reshape(len(x), *net.input_shape)))
+    x = load_inputs(data, net.input_shape)
+    probabilities = by_class(net.predict_proba(x))
     labels = net.labels or [str(number) for number in range(probabilities.shape[1])]
     if len(labels) != probabilities.shape[1]:
         raise StateError(f"{model}: {len(labels)} labels for {probabilities.shape[1]} outputs")

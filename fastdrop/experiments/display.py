@@ -58,10 +58,10 @@ class SweepDisplay(AbstractDisplay):
         self._epochs = epochs
         self._done: dict[tuple[float, int], int] = {}
 
-    def epoch(self, news: tuple[float, int, int, float]) -> None:
-        """Show how far a run is: (rate, seed, epochs done, validation accuracy)."""
+    def epoch(self, news: tuple[float, int, int, float | None]) -> None:
+        """Show how far a run is: (rate, seed, epochs done, validation accuracy, None at its beginning)."""
         rate, seed, epoch, accuracy = news
-        self._count(rate, seed, epoch, f"rate {rate:g}, seed {seed}, epoch {epoch}: {accuracy:.2%}")
+        self._count(rate, seed, epoch, f"rate {rate:g}, seed {seed}, epoch {epoch}{_after(accuracy)}")
 
     def finished(self, rows: Sequence[Row]) -> None:
         """Show the result of a run."""
@@ -85,11 +85,11 @@ class TuneDisplay(AbstractDisplay):
         super().__init__(shown, TUNE_LINE.format(*TUNE_HEAD), trials, "trial")
         self._epochs, self._best = epochs, 0.0
 
-    def epoch(self, news: tuple[int, int, float]) -> None:
-        """Show an epoch of a trial: (trial, epoch, validation accuracy)."""
+    def epoch(self, news: tuple[int, int, float | None]) -> None:
+        """Show how far a trial is: (trial, epochs done, validation accuracy, None at its beginning)."""
         if self._bar is not None:
             trial, epoch, accuracy = news
-            self._bar.set_postfix_str(f"trial {trial}, epoch {epoch}: {accuracy:.2%}; best {self._best:.2%}")
+            self._bar.set_postfix_str(f"trial {trial}, epoch {epoch}{_after(accuracy)}; best {self._best:.2%}")
 
     def finished(self, number: int, accuracies: Sequence[float], parameters: Mapping[str, Any]) -> None:
         """Show a finished trial; one with fewer epochs was stopped early."""
@@ -101,3 +101,7 @@ class TuneDisplay(AbstractDisplay):
         self._say(TUNE_LINE.format(number, epochs, f"{accuracies[-1]:.2%}", f"{self._best:.2%}", said))
         if self._bar is not None:
             self._bar.update()
+
+
+def _after(accuracy: float | None) -> str:
+    return "" if accuracy is None else f": {accuracy:.2%}"

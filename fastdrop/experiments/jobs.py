@@ -8,11 +8,11 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 from fastdrop import _config, _validate
@@ -25,6 +25,11 @@ Work = Callable[[Any, Report], Any]
 
 STOP_SECONDS = 60.0
 """How long a worker may take to end the step in hand and save its state."""
+GUARD = """
+Other processes import the script that they are started from: what they are given must be defined in a file, at the top of a
+module, and what the script does must stand behind `if __name__ == "__main__":`."""
+NOT_STARTED, DIED = f" before it was ready.{GUARD}", "; the same call goes on"
+"""What to do about the death of a worker."""
 
 
 def work_off(work: Work, jobs: Iterable[Any], processes: int, report: Report) -> Generator[tuple[Any, Any]]:
@@ -41,12 +46,12 @@ def work_off(work: Work, jobs: Iterable[Any], processes: int, report: Report) ->
 
     Raises
     ------
-    StateError: a process died. Whatever `work` raises.
+    StateError: a process died, or cannot import `work`. Whatever `work` raises.
 
     Notes
     -----
-    However it ends, the workers get a SIGINT each, which `work` may use to save what it has done. If this process is killed, they
-    end with their next report.
+    However it ends, the workers get a SIGINT each, which `work` may use to save what it has done; its next report then raises a
+    KeyboardInterrupt. If this process is killed, they end at once.
     """
     todo = list(jobs)
     count = min(processes, len(todo))
@@ -54,14 +59,15 @@ def work_off(work: Work, jobs: Iterable[Any], processes: int, report: Report) ->
         for job in todo:
             yield job, work(job, report)
         return
-    with _running(work, shares(_config.get_num_threads(), count)) as workers:
-        in_hand = {pipe: todo.pop(0) for pipe in workers}
-        for pipe, job in in_hand.items():
-            with _alive(workers[pipe]):
-                pipe.send(job)
+    with _running(shares(_config.get_num_threads(), count)) as workers:
+        for pipe, worker in workers.items():
+            with _alive(worker, NOT_STARTED):
+                pipe.send(work)
+        in_hand: dict[Connection, Any] = dict.fromkeys(workers)
+        ready: set[Connection] = set()
         while in_hand:
             for pipe in [pipe for pipe in wait(in_hand) if isinstance(pipe, Connection)]:
-                with _alive(workers[pipe]):
+                with _alive(workers[pipe], DIED if pipe in ready else NOT_STARTED):
                     kind, value = pipe.recv()
                 if kind == "error":
                     raise value
@@ -71,9 +77,12 @@ def work_off(work: Work, jobs: Iterable[Any], processes: int, report: Report) ->
                 job = in_hand.pop(pipe)
                 if todo:
                     in_hand[pipe] = todo.pop(0)
-                    with _alive(workers[pipe]):
+                    with _alive(workers[pipe], DIED):
                         pipe.send(in_hand[pipe])
-                yield job, value
+                if kind == "ready":
+                    ready.add(pipe)
+                else:
+                    yield job, value
 
 
 def shares(threads: int, processes: int) -> list[int]:
@@ -98,17 +107,17 @@ def check_can_be_sent(processes: int, **values: Any) -> None:
 
 
 @contextmanager
-def _alive(worker: BaseProcess) -> Iterator[None]:
-    """Turn the end of a worker's pipe into an error that says so."""
+def _alive(worker: BaseProcess, advice: str) -> Iterator[None]:
+    """Turn the end of a worker's pipe into an error that says so, and what to do."""
     try:
         yield
     except (EOFError, OSError):
         worker.join(STOP_SECONDS)
-        raise StateError(f"a worker process died (exit code {worker.exitcode}); the same call goes on") from None
+        raise StateError(f"a worker process died (exit code {worker.exitcode}){advice}") from None
 
 
 @contextmanager
-def _running(work: Work, threads: Sequence[int]) -> Iterator[dict[Connection, BaseProcess]]:
+def _running(threads: Sequence[int]) -> Iterator[dict[Connection, BaseProcess]]:
     """Start a worker for each share of the threads; within the context they can be spoken to, and after it they are gone."""
     context = get_context("spawn")
     workers: dict[Connection, BaseProcess] = {}
@@ -117,7 +126,7 @@ def _running(work: Work, threads: Sequence[int]) -> Iterator[dict[Connection, Ba
             for share in threads:
                 pipe, theirs = context.Pipe()
                 with theirs:
-                    workers[pipe] = context.Process(target=_worker, args=(theirs, work, share), daemon=True)
+                    workers[pipe] = context.Process(target=_worker, args=(theirs, share), daemon=True)
                     workers[pipe].start()
         yield workers
     except BaseException:
@@ -145,6 +154,7 @@ def _interrupts_held_back() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # the first process would start it, and that lets signals through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -152,8 +162,9 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _worker(pipe: Connection, work: Work, threads: int) -> None:
-    """Do jobs until the pipe is closed, by the parent or by its death, or an interruption ends one."""
+def _worker(pipe: Connection, threads: int) -> None:
+    """Receive work, then do jobs until the pipe is closed or an interruption ends one."""
+    Thread(target=_end_with_parent, daemon=True).start()
     # Not SIG_IGN: `fit` waits for the end of a step only where SIGINT has a function.
     interrupted = Event()
     signal.signal(signal.SIGINT, lambda *_: interrupted.set())
@@ -162,9 +173,19 @@ def _worker(pipe: Connection, work: Work, threads: int) -> None:
     _config.set_num_threads(threads)
 
     def report(value: Any) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
         pipe.send(("report", value))
 
     with suppress(EOFError, OSError, KeyboardInterrupt):
+        data = pipe.recv_bytes()
+        try:
+            work = ForkingPickler.loads(data)
+        except Exception as error:  # importing may raise anything
+            pipe.send(("error", StateError(f"a worker process cannot import what it was given: {error}{GUARD}")))
+            return
+        del data
+        pipe.send(("ready", None))
         while not interrupted.is_set():
             job = pipe.recv()
             try:
@@ -173,3 +194,11 @@ def _worker(pipe: Connection, work: Work, threads: int) -> None:
                 error.add_note(f"in a worker process:\n{traceback.format_exc()}")
                 answer = "error", error if can_be_sent(error) else StateError(f"{type(error).__name__}: {error}")
             pipe.send(answer)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent does: whoever comes after that is alone with the files."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -142,7 +142,7 @@ class Recipe:
         defaults = {field.name: field.default for field in fields(self)}
         parts = [f"{name} {value}" for name, value in own.items() if value != defaults[name]]
         first = self.all_rates()[0]
-        return ", ".join([*parts, *([f"input rate {first:g}"] if first else [])])
+        return ", ".join([*parts, *([f"input rate {first!r}"] if first else [])])
 
     @classmethod
     def around(cls, build: Any, epochs: Any, batch_size: Any) -> Recipe:
@@ -156,9 +156,14 @@ class Recipe:
 
     def check(self, dataset: Dataset) -> None:
         """Raise unless a network can be made for the data."""
-        if self.filters and dataset.image_shape is None:
-            shape = f"{len(self.filters)} for rows of shape {dataset.x_train.shape[1:]}"
-            _validate.fail_value("filters", "empty unless rows are images (height, width, channels)", shape)
+        if self.filters:
+            count, shape = len(self.filters), dataset.x_train.shape[1:]
+            if dataset.image_shape is None:
+                wanted = "empty unless rows are images (height, width, channels)"
+                _validate.fail_value("filters", wanted, f"{count} for rows of shape {shape}")
+            if min(shape[:2]) < POOL**count:
+                wanted = f"of no more layers than the images can be halved, each with pooling of {POOL} x {POOL}"
+                _validate.fail_value("filters", wanted, f"{count} for rows of shape {shape}")
         self.network(dataset)
 
     def prepared(self, dataset: Dataset) -> Dataset:

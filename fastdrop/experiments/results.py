@@ -90,7 +90,7 @@ class Results:
     def _read_csv(self) -> Sequence[Sequence[Any]]:
         try:
             with self.path.open(encoding="utf-8", newline="") as file:
-                lines = list(csv.reader(file))
+                lines = [line for line in csv.reader(file) if line]
         except csv.Error as error:
             raise FileFormatError(str(error)) from error
         if not lines or lines[0] != list(COLUMNS):

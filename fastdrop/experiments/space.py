@@ -33,8 +33,8 @@ class SearchSpace:
     learning_rates : (low, high), optional
         On a logarithmic scale, in three digits; by default a tenth of the recipe's to ten times as much.
     units : (low, high, step), optional
-        Units of the widest hidden layer; the others keep their proportion to it. By default a quarter of the recipe's to twice
-        as many, in quarters.
+        Units of the widest hidden layer; the others keep their proportion to it. By default a quarter of the recipe's, rounded
+        down, to eight times that.
     """
 
     rates: tuple[float, float, float] = (0.0, 0.8, 0.1)

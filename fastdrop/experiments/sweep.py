@@ -108,10 +108,15 @@ class Training:
 
 
 class _Reporter(Callback):
-    """Tells how far a run is, after every epoch."""
+    """Tells that a run begins, and how far it is after every epoch."""
 
     def __init__(self, job: Job, report: Report) -> None:
         self.job, self.report = job, report
+
+    def on_train_begin(self) -> None:
+        """Report where the run begins."""
+        progress = self.optimizer.progress
+        self.report((self.job.rate, self.job.seed, 0 if progress is None else progress.epoch, None))
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Report the epoch."""
@@ -208,7 +213,8 @@ def sweep(
         `optimizer`, whose contents nobody can tell apart.
     processes : int >= 1
         Runs that are done at the same time, each with its part of the threads and its own copy of the data. Results do not
-        depend on it. With more than one, what is given must be importable by other processes.
+        depend on it. With more than one, what is given must be importable by other processes, and a script that calls this
+        needs ``if __name__ == "__main__":``.
     progress : bool
         Show each finished run, and how far the others are, on stderr.
 
@@ -241,7 +247,7 @@ def sweep(
     processes = _validate.integer("processes", processes, 1)
     shown = _validate.boolean("progress", progress)
     results = Results(_validate.path("output", output))
-    training = _training(build, data, epochs, batch_size, optimizer, loss, configuration, results.path)
+    training = _training(build, data, rates, epochs, batch_size, optimizer, loss, configuration, results.path)
     check_can_be_sent(processes, build=training.build, optimizer=training.optimizer, loss=training.loss)
     wanted = [Job(rate, seed) for rate in dict.fromkeys(rates) for seed in dict.fromkeys(seeds)]
     with working_folder(training.folder), SweepDisplay(shown, len(wanted), training.epochs) as display:
@@ -263,7 +269,15 @@ def sweep(
 
 
 def _training(
-    build: Any, data: Any, epochs: int | None, batch_size: int | None, optimizer: Any, loss: Any, configuration: str, output: Path
+    build: Any,
+    data: Any,
+    rates: Sequence[float],
+    epochs: int | None,
+    batch_size: int | None,
+    optimizer: Any,
+    loss: Any,
+    configuration: str,
+    output: Path,
 ) -> Training:
     """Return what the runs have in common, checked."""
     recipe = Recipe.around(build, epochs, batch_size)
@@ -283,6 +297,8 @@ def _training(
         recipe.check(dataset)
         build, dataset = recipe, recipe.prepared(dataset)
         names = names if configuration else [recipe.differences()]
+        for rate in rates:
+            recipe.with_hidden_rate(rate, recipe.seed).units()
     elif not configuration:
         names = [name_of(build)]
     if optimizer is not None and not configuration:
@@ -294,7 +310,7 @@ def _training(
         loss if isinstance(loss, str) else name_of(loss),
         f"{dataset.name}, {len(dataset.x_train)} rows, checksum {checksum(dataset):08x}",
     ]
-    folder = output.with_name(f"{output.stem}-runs")
+    folder = output.with_name(f"{output.name}-runs")
     optimizer = optimizer or recipe.make_optimizer
     return Training(build, dataset, recipe.epochs, recipe.batch_size, optimizer, loss, "; ".join(parts), folder)
 

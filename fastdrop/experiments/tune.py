@@ -216,6 +216,10 @@ class _Reporter(Callback):
         self.trial, self.epochs, self.report = trial, epochs, report
         self.pruned = False
 
+    def on_train_begin(self) -> None:
+        """Report the beginning."""
+        self.report((self.trial.number, 0, None))
+
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Report the epoch; a trial in its last one is not stopped."""
         self.trial.report(logs["val_accuracy"], epoch + 1)
@@ -296,7 +300,7 @@ def tune(
         Of the search. With one process the same seed gives the same study. The networks have their own.
     processes : int >= 1
         Trials at the same time, each with its part of the threads. With more than one, what is given must be importable by
-        other processes.
+        other processes, and a script that calls this needs ``if __name__ == "__main__":``.
     progress : bool
         Show each finished trial, and how far the search is, on stderr.
 

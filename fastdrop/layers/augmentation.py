@@ -22,6 +22,7 @@ AXES = "height, width, channels"
 WORDS = 2
 """Words of the random stream that a row takes: number 2m and 2m + 1."""
 HALF, WORD_BITS = 1 << 31, 32
+MAX_PADDING = 1 << 20
 MODES = ("horizontal", "vertical", "horizontal_and_vertical")
 
 Words: TypeAlias = npt.NDArray[np.uint32]
@@ -47,6 +48,7 @@ class AbstractAugmentation(AbstractLayer):
         """Return (y, backward)."""
         if not pass_.training or pass_.monte_carlo is not None or len(x) == 0:
             return x, lambda dy, _want_dx, _updates: dy
+        pass_.check_elements(len(x), WORDS)
         words = default_backend().words(pass_.key(self), Domain.AUGMENTATION, pass_.row_offset * WORDS, len(x) * WORDS)
         each = words.reshape(len(x), WORDS)
         return self._anywhere(x, each, back=False), lambda dy, _want_dx, _updates: self._anywhere(dy, each, back=True)
@@ -114,7 +116,7 @@ class RandomCrop(AbstractAugmentation):
 
     Parameters
     ----------
-    padding : int >= 0
+    padding : int in [0, 2^20]
     seed, stream, input_shape
         As in `RandomFlip`.
 
@@ -137,7 +139,7 @@ class RandomCrop(AbstractAugmentation):
 
     def __init__(self, padding: int, seed: int | None = None, *, stream: int | None = None, input_shape: Any = None) -> None:
         super().__init__(input_shape=input_shape, seed=seed, stream=stream)
-        self.padding = _validate.integer("padding", padding, 0)
+        self.padding = _validate.integer("padding", padding, 0, MAX_PADDING)
 
     def _moved(self, x: Array, words: Words, *, back: bool) -> Array:
         distances = (words.astype(np.int64) * (2 * self.padding + 1) >> WORD_BITS) - self.padding

@@ -8,6 +8,7 @@ stand in several. Shapes of layers are those of one row: without axis 0.
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
@@ -162,6 +163,13 @@ class AbstractLayer(ABC):
 
     def _output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
+
+    def widest(self, input_shape: Shape) -> int:
+        """Return the most elements of a row before, behind and between the layers below, for the shape of a row of x."""
+        shape, most = input_shape, max(math.prod(input_shape), math.prod(self.output_shape(input_shape)))
+        for layer in self.children:
+            most, shape = max(most, layer.widest(shape)), layer.output_shape(shape)
+        return most
 
     def _create(self, input_shape: Shape) -> None:  # noqa: B027  most layers have no parameters
         """Make the parameters that do not exist yet, for a shape that fits."""

@@ -16,7 +16,6 @@ from fastdrop.backends.base import Normals
 from fastdrop.backends.select import backend_of
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.passes import InnerBackward, Pass
-from fastdrop.mask import MAX_ELEMENTS
 
 
 class AbstractNoise(AbstractLayer):
@@ -37,9 +36,7 @@ class AbstractNoise(AbstractLayer):
         if not pass_.training or self.stddev == 0.0 or silent:
             return x, lambda dy, _want_dx, _updates: dy
         row_size, backend = math.prod(x.shape[1:]), backend_of(x)
-        if (pass_.row_offset + len(x)) * row_size > MAX_ELEMENTS:
-            wanted = f"such that all elements are below 2**58 (rows of {row_size})"
-            _validate.fail_value("row_offset", wanted, pass_.row_offset)
+        pass_.check_elements(len(x), row_size)
         domain = Domain.NOISE + (0 if pass_.monte_carlo is None else MONTE_CARLO_DOMAIN)
         parts = []
         for rows, one in pass_.each(x):

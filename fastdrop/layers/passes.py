@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
+from fastdrop import _validate
 from fastdrop._types import MONTE_CARLO_DOMAIN, Array, Shape
 from fastdrop.backends.base import Update
 from fastdrop.layers.parameter import Parameter
-from fastdrop.mask import BoundMask, Mask
+from fastdrop.mask import MAX_ELEMENTS, BoundMask, Mask
 from fastdrop.rng import Key
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ class Pass(NamedTuple):
         if shared_rows is not None:
             moved = moved.varied(shared_rows=shared_rows)
         return moved.bind((shape[0] // passes, *shape[1:]), as_matrix=as_matrix, domain_base=MONTE_CARLO_DOMAIN, passes=passes)
+
+    def check_elements(self, rows: int, row_size: int) -> None:
+        """Raise unless the random stream reaches over all rows, of which each takes so many elements."""
+        if (self.row_offset + rows) * row_size > MAX_ELEMENTS:
+            _validate.fail_value("row_offset", f"such that all elements are below 2**58 (rows of {row_size})", self.row_offset)
 
     def without_rows(self) -> Pass:
         """Return the same pass for a mask that has nothing to do with the rows of a batch."""

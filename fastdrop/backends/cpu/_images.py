@@ -92,11 +92,19 @@ class ImageOperations(ProductOperations):
     def _add_patches(self, dz: Array, window: Window, weight: Array, dx: Array) -> None:
         """Write the gradient of images: each patch of ``dz @ weight.T`` is added where it lies; both are matrices."""
         (top, left), (height, width), channels = window.before, conv2d.reach_of(window), dx.shape[3]
-        patches = self._scratch.take("patches", (len(dz), len(weight)), dz.dtype)
-        self._product(dz, weight, patches, (False, dense.TRANSPOSED, False), NO_DROP, unfinished(patches), NO_DROP)
-        whole = self._scratch.take("padded", (len(dx), height * width * channels), dz.dtype)
+        whole = self._scratch.take("padded", (len(dx), height, width * channels), dz.dtype)
         geometry = conv2d.geometry_of(window, (height, width), channels)
-        conv2d.add_patches_kernel((whole.size + patches.size) * conv2d.NANOSECONDS, patches, geometry, whole)
+        tall, wide = window.places
+        at_once = tall
+        if len(dx) == 1:  # more images would not be here if each had too many patches
+            at_once = max(1, conv2d.BATCH_BYTES // (wide * weight.shape[0] * dz.itemsize))
+        for first in range(0, tall, at_once):
+            count = min(at_once, tall - first)
+            rows = dz.reshape(len(dx), tall, -1)[:, first : first + count].reshape(-1, dz.shape[1])
+            patches = self._scratch.take("patches", (len(rows), len(weight)), dz.dtype)
+            self._product(rows, weight, patches, (False, dense.TRANSPOSED, False), NO_DROP, unfinished(patches), NO_DROP)
+            work = (whole.size * count / tall + patches.size) * conv2d.NANOSECONDS
+            conv2d.add_patches_kernel(work, patches, geometry, first, count, whole)
         inner = whole.reshape(len(dx), height, width, channels)[:, top : top + dx.shape[1], left : left + dx.shape[2]]
         dx[:, inner.shape[1] :] = 0
         dx[:, :, inner.shape[2] :] = 0
@@ -104,10 +112,11 @@ class ImageOperations(ProductOperations):
 
     def _listed_image_gradient(self, dz: Array, window: Window, weight: Array, dx: Array) -> None:
         """Write the gradient of images by the elements of dz that are not zero; weight (taps, filters, channels)."""
-        lists = (self._threads, math.prod(dz.shape[1:]))
-        values = self._scratch.take("values", lists, dz.dtype)
-        places = self._scratch.take("list", lists, np.dtype(np.int64))
-        counts = self._scratch.take("counts", (self._threads, window.positions), np.dtype(np.int64))
+        filters = dz.shape[3]
+        positions = conv2d.listed_lines(window, filters) * window.places[1]
+        values = self._scratch.take("values", (self._threads, positions * filters), dz.dtype)
+        places = self._scratch.take("list", values.shape, np.dtype(np.int32))
+        counts = self._scratch.take("counts", (self._threads, positions), np.dtype(np.int64))
         geometry = conv2d.geometry_of(window, window.image, dx.shape[3])
         work = dz.size * window.taps * dx.shape[3] / dense.FLOPS_PER_NANOSECOND
         conv2d.listed_image_gradient_kernel(work, readable(dz), weight, geometry, window.before, dx, values, places, counts)

@@ -39,6 +39,8 @@ LEAST_TILES = 4
 """Fewest tiles of an image: below, the transform of the filters costs more than it saves."""
 SAVED = 2
 """How many times less work it is, about."""
+MOST_WIDTH = 1024
+"""Most channels and filters, together: a thread's transformed tiles and their sums are as many."""
 MOST_BYTES = 1 << 23
 """Most bytes that transformed filters may take."""
 
@@ -51,6 +53,7 @@ def applies(window: Window, upsampling: Pair, channels: int, filters: int, dtype
         and all(move == (1, 1) for move in moves)
         and min(channels, filters) >= LEAST_CHANNELS
         and math.prod(tiles_of(window)) >= LEAST_TILES
+        and channels + filters <= MOST_WIDTH
         and PRODUCTS * channels * filters * dtype.itemsize <= MOST_BYTES
     )
 

@@ -66,6 +66,8 @@ ADDITION = 24
 """How many multiply-adds of a product cost as much as adding an element of a patch."""
 BAND_ELEMENTS = 24_576
 """Elements of images, as many as stay in the nearer caches, whose listed gradients are worked off together."""
+LISTED_ELEMENTS = 1 << 16
+"""Elements of gradients of results that a thread lists at a time for the gradient by the image."""
 LEAST_LISTED = 32
 """Fewest elements in a row for a product with listed elements to be worth it."""
 
@@ -88,6 +90,12 @@ def band_of(geometry: Geometry) -> int:
     """Return how many rows of places are listed together for the gradient by the weight."""
     _, width, channels, _, _, step, _, _, _, tall, _ = geometry
     return min(tall, max(1, BAND_ELEMENTS // (width * channels * step)))
+
+
+def listed_lines(window: Window, filters: int) -> int:
+    """Return how many lines of places are listed together for the gradient by the image: all, unless they are too many."""
+    reach = (window.size[0] - 1) * window.dilation[0] // window.stride[0] + 1
+    return min(window.places[0], max(reach, LISTED_ELEMENTS // max(1, window.places[1] * filters)))
 
 
 def adds_patches(window: Window, channels: int, filters: int, dtype: np.dtype[Any]) -> bool:
@@ -186,19 +194,29 @@ def pad_kernel(x: Array, before: Pair, upsampling: Pair, y: Array, threads: int)
 
 
 @kernel
-def add_patches_kernel(patches: Array, geometry: Geometry, y: Array, threads: int) -> None:
-    """Write images y (rows, elements), sums of their patches (M, K)."""
-    rows, positions = len(y), geometry[9] * geometry[10]
+def add_patches_kernel(patches: Array, geometry: Geometry, first: int, tall: int, y: Array, threads: int) -> None:
+    """Write images y (rows, height, width * channels), sums of their patches (M, K), or add to them.
+
+    The patches are those of `tall` rows of places from `first` on, of each image; those from 0 on come first.
+    """
+    height, _, channels, down, across, down_step, step, down_apart, apart, _, wide = geometry
+    row_size = across * channels
+    run = row_size if apart == 1 else channels
     for t in prange(threads):
-        for row in range(t * rows // threads, (t + 1) * rows // threads):
-            image = y[row]
-            clear(image)
-            for m in range(positions):
-                source, start, k = patches[row * positions + m], patch_start(geometry, m), 0
-                while k < len(source):
-                    offset, count = run_of(geometry, k)
-                    add_row(source[k : k + count], image[start + offset : start + offset + count], False)
-                    k += count
+        for line in range(t * len(y) * height // threads, (t + 1) * len(y) * height // threads):
+            row, at = line // height, line % height
+            target = y[row, at]
+            if first == 0:
+                clear(target)
+            for p in range(down - 1, -1, -1):
+                i, rest = (at - p * down_apart) // down_step - first, (at - p * down_apart) % down_step
+                if rest or i < 0 or i >= tall:
+                    continue
+                for j in range(wide):
+                    source = patches[(row * tall + i) * wide + j]
+                    for k in range(0, row_size, run):
+                        to = (j * step + k // channels * apart) * channels
+                        add_row(source[p * row_size + k : p * row_size + k + run], target[to : to + run], False)
 
 
 @kernel
@@ -267,7 +285,7 @@ def patches_gradient_kernel(
 
 
 @device
-def list_elements(row: Array, step: int, values: Array, places: Places, first: int) -> int:
+def list_elements(row: Array, step: int, values: Array, places: Array, first: int) -> int:
     """List the elements of a row that are not zero, element f at place ``f * step``; return how many there are."""
     count = first
     for f in range(len(row)):
@@ -285,32 +303,34 @@ def listed_image_gradient_kernel(
     before: Pair,
     dx: Array,
     values: Array,
-    places: Places,
+    places: Array,
     counts: Places,
     threads: int,
 ) -> None:
     """Write dx (rows, height, width, channels), where most of dz (rows, *places, filters) is zero.
 
-    weight (taps, filters, channels) has its last two axes exchanged. values and places (threads, elements of a row of dz) and
-    counts (threads, positions) are scratch.
+    weight (taps, filters, channels) has its last two axes exchanged. values and places (threads, elements of some lines of dz)
+    and counts (threads, places of them) are scratch; how many lines `listed_lines` says.
     """
     _, _, channels, down, across, down_step, step, down_apart, apart, tall, wide = geometry
     rows, height, width, _ = dx.shape
     filters = dz.shape[3]
     matrix = weight.reshape(weight.size)
+    listed = counts.shape[1] // wide
+    most = height if listed >= tall else listed * down_step - (down - 1) * down_apart
     for t in prange(threads):
         own_values, own_places = values[t], places[t]
         line, last = t * rows * height // threads, (t + 1) * rows * height // threads
-        while line < last:  # an image, or what of it is this thread's: lines top .. bottom - 1
+        while line < last:  # an image, or what of it is this thread's and is listed at a time: lines top .. bottom - 1
             row, top = line // height, line % height
-            bottom = min(height, top + last - line)
+            bottom = min(height, top + last - line, top + most)
             line += bottom - top
             image = dx[row].reshape(height * width * channels)
             clear(image[top * width * channels : bottom * width * channels])
             first = max(0, (top + before[0] - (down - 1) * down_apart + down_step - 1) // down_step)
             for i in range(first, min(tall, (bottom - 1 + before[0]) // down_step + 1)):
                 for j in range(wide):
-                    m = i * wide + j
+                    m = (i - first) * wide + j
                     counts[t, m] = list_elements(dz[row, i, j], channels, own_values, own_places, m * filters)
             for tap in range(down * across):
                 y, x = tap // across * down_apart - before[0], tap % across * apart - before[1]
@@ -318,7 +338,7 @@ def listed_image_gradient_kernel(
                     for j in range(wide):
                         if x + j * step < 0 or x + j * step >= width:
                             continue
-                        m, at = i * wide + j, ((y + i * down_step) * width + x + j * step) * channels
+                        m, at = (i - first) * wide + j, ((y + i * down_step) * width + x + j * step) * channels
                         add_listed(
                             own_values,
                             own_places,
