@@ -1,7 +1,7 @@
 """Everything that only a machine with a GPU can show: tests, masks beside the CPU's, the sanitizer, memory, and speeds.
 
-python bench/gpu_check.py                              # all of it; the table goes to bench/results/gpu.csv
-python bench/gpu_check.py --steps masks,speed
+python bench/gpu_check.py                              # all of it, an hour; the table goes to bench/results/gpu.csv
+python bench/gpu_check.py --steps masks,memory,speed   # what needs no compiling of hundreds of kernels: some minutes
 NUMBA_ENABLE_CUDASIM=1 python bench/gpu_check.py --quick --steps masks,memory,speed -o /tmp/results    # does it work at all?
 
 PyTorch, where it is installed for the GPU, is measured beside it.
@@ -15,7 +15,10 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -58,19 +61,26 @@ QUICK = Sizes(600, 300, 512, 8, 8, 8)
 
 
 def do_tests() -> bool:
-    """Run every test of the CUDA backend on the device."""
-    command = [sys.executable, "-m", "pytest", "-q", str(TESTS), "-k", "cuda"]
+    """Run every test of the CUDA backend on the device, in several processes if pytest-xdist is there."""
+    several = ["-n", str(min(8, os.cpu_count() or 1))] if find_spec("xdist") else []
+    command = [sys.executable, "-m", "pytest", "-q", *several, str(TESTS), "-k", "cuda"]
     return subprocess.run(command, env={**os.environ, **ON_GPU}, check=False).returncode == 0
 
 
 def do_sanitizer() -> bool:
-    """Run the backend's own tests under compute-sanitizer, where it is there."""
+    """Run the backend's own tests under compute-sanitizer, where it is there: accesses, then races in shared memory."""
     found = shutil.which("compute-sanitizer")
     if found is None:
         print("compute-sanitizer is not there: not run")
         return True
-    command = [found, "--tool", "memcheck", "--error-exitcode", "1", sys.executable, "-m", "pytest", "-q"]
-    return subprocess.run([*command, str(TESTS / "test_cuda.py")], env={**os.environ, **ON_GPU}, check=False).returncode == 0
+    tests = [sys.executable, "-m", "pytest", "-q", str(TESTS / "test_cuda.py")]
+    codes = [
+        subprocess.run(
+            [found, "--tool", *tool, "--error-exitcode", "1", *tests], env={**os.environ, **ON_GPU}, check=False
+        ).returncode
+        for tool in (("memcheck", "--report-api-errors", "no"), ("racecheck",))
+    ]
+    return not any(codes)
 
 
 def do_masks(sizes: Sizes) -> bool:
@@ -99,9 +109,9 @@ def do_memory(sizes: Sizes) -> bool:
     }
     for name, forward in passes.items():
         forward()  # compiles, and takes what scratch there is
-        before = cuda.current_context().get_memory_info().free
+        before = _free_bytes()
         held, results = forward()
-        grown = before - cuda.current_context().get_memory_info().free
+        grown = before - _free_bytes()
         print(f"{name}: {grown} bytes more are taken after a forward pass, {results} of them are y")
         equal &= not grown > results + SPARE_BYTES  # a simulator's are not a number
         del held
@@ -120,31 +130,41 @@ class Case(NamedTuple):
 
 def do_speed(sizes: Sizes, path: Path) -> bool:
     """Measure, print and write the table."""
+    from fastdrop.backends.cuda._products import best_multiply
+
     synchronize, name, torch = _cuda().synchronize, _gpu_name(), _torch()
-    body = []
-    for case in _cases(sizes, torch):
-        ours = _milliseconds(case.ours, synchronize)
+    products = getattr(best_multiply(), "__name__", type(best_multiply()).__name__)
+    print(f"products by {products}")
+    body, complete = [], True
+    for make in _cases(sizes, torch):
+        try:
+            case = make()
+            ours = _milliseconds(case.ours, synchronize)
+        except Exception:  # whatever it is, the other cases are still worth their time
+            traceback.print_exc()
+            complete = False
+            continue
         least = None if case.least is None else _milliseconds(case.least, synchronize)
         others = {way: _milliseconds(function, synchronize) for way, function in case.torch.items()}
-        row = {"gpu": name, "case": case.name, "ours_ms": round(ours, 4)}
+        row = {"gpu": name, "products": products, "case": case.name, "ours_ms": round(ours, 4)}
         row |= {f"torch_{way}_ms": round(others[way], 4) if way in others else "" for way in WAYS}
         append(path, row | {"copy_ms": "" if least is None else round(least, 4)})
         share = "" if least is None else f"{least / ours:.2f}"
         body.append([case.name, f"{ours:.3f}", share, *(f"{others[way] / ours:.2f}" if way in others else "" for way in WAYS)])
     print(table([f"on {name}", "ms", "of a copy's speed", "torch eager takes, times", "torch.compile takes, times"], body))
-    return True
+    return complete
 
 
-def _cases(sizes: Sizes, torch: Any) -> Iterator[Case]:
-    """Yield what is measured, one at a time, so that memory is free again."""
+def _cases(sizes: Sizes, torch: Any) -> Iterator[Callable[[], Case]]:
+    """Yield what makes each case, one at a time, so that memory is free again."""
     for dtype in (np.float32, np.float16):
         for rate in (0.5, 0.1):
-            yield _elementwise(sizes.elements, dtype, rate, torch)
+            yield partial(_elementwise, sizes.elements, dtype, rate, torch)
+    yield partial(_step, (784, sizes.units, sizes.units, 10), sizes.batch, torch)
+    yield partial(_step, (sizes.square,) * 4, sizes.square, torch)
     for dtype in ("float32", "bfloat16"):
         if dtype == "float32" or torch is not None:
-            yield _dense(sizes.square, dtype, torch)
-    yield _step((784, sizes.units, sizes.units, 10), sizes.batch, torch)
-    yield _step((sizes.square,) * 4, sizes.square, torch)
+            yield partial(_dense, sizes.square, dtype, torch)
 
 
 def _elementwise(elements: int, dtype: Any, rate: float, torch: Any) -> Case:
@@ -159,7 +179,8 @@ def _elementwise(elements: int, dtype: Any, rate: float, torch: Any) -> Case:
     others = {}
     if torch is not None:
         tensor = torch.as_tensor(x, device="cuda").requires_grad_()
-        others["eager"] = lambda: torch.nn.functional.dropout(tensor, rate).backward(tensor.detach())
+        gradient = tensor.detach()
+        others["eager"] = lambda: torch.autograd.grad(torch.nn.functional.dropout(tensor, rate), tensor, gradient)
     return Case(
         f"dropout forward + backward, 2^{elements.bit_length() - 1} {np.dtype(dtype)}, rate {rate}",
         ours,
@@ -184,7 +205,10 @@ def _dense(square: int, dtype: str, torch: Any) -> Case:
             return torch.nn.functional.dropout(torch.relu(tensors[0] @ tensors[1] + tensors[2]), 0.5)
 
         compiled = torch.compile(layer)
-        others = {"eager": lambda: layer().backward(arrays[3]), "compile": lambda: compiled().backward(arrays[3])}
+        others = {
+            "eager": lambda: torch.autograd.grad(layer(), tensors, arrays[3]),
+            "compile": lambda: torch.autograd.grad(compiled(), tensors, arrays[3]),
+        }
 
     def ours() -> None:
         _, backward = fd.dense(*arrays[:3], activation="relu", output_mask=mask)
@@ -195,8 +219,9 @@ def _dense(square: int, dtype: str, torch: Any) -> Case:
 
 def _step(widths: tuple[int, ...], batch: int, torch: Any) -> Case:
     rates, layers = (0.2, *[0.5] * (len(widths) - 2)), []
-    for rate, units in zip(rates, widths[1:], strict=True):
-        layers += [fd.Dropout(rate), fd.Dense(units, activation=None if units == widths[-1] else "relu")]
+    activations = [*["relu"] * (len(widths) - 2), None]
+    for rate, units, activation in zip(rates, widths[1:], activations, strict=True):
+        layers += [fd.Dropout(rate), fd.Dense(units, activation=activation)]
     net, optimizer = fd.Sequential(layers, input_shape=widths[:1], seed=0), fd.optim.SGD(0.01, momentum=0.9)
     net.to("cuda")
     rng = np.random.default_rng(0)
@@ -247,6 +272,15 @@ def _cuda() -> Any:
     return cuda
 
 
+def _free_bytes() -> Any:
+    """Return how much of the device's memory is free, when what is not used any more is given back."""
+    context = _cuda().current_context()
+    _cuda().synchronize()
+    if hasattr(context, "deallocations"):
+        context.deallocations.clear()
+    return context.get_memory_info().free
+
+
 def _gpu_name() -> str:
     from fastdrop.backends.cuda._jit import SIMULATED
 
@@ -265,21 +299,30 @@ def _torch() -> Any:
     return torch if torch.cuda.is_available() else None
 
 
+def _succeeds(step: Callable[[], bool]) -> bool:
+    """Do a step; an error is shown, and the others are done all the same."""
+    try:
+        return step()
+    except Exception:
+        traceback.print_exc()
+        return False
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", default="tests,masks,sanitizer,memory,speed", help="default: %(default)s")
+    parser.add_argument("--steps", default="masks,memory,speed,tests,sanitizer", help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="sizes that a simulator can do")
     parser.add_argument("-o", "--output", type=Path, default=FOLDER / "results", help="folder of gpu.csv")
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else Sizes()
     steps = {
-        "tests": do_tests,
         "masks": lambda: do_masks(sizes),
-        "sanitizer": do_sanitizer,
         "memory": lambda: do_memory(sizes),
         "speed": lambda: do_speed(sizes, arguments.output / "gpu.csv"),
+        "tests": do_tests,
+        "sanitizer": do_sanitizer,
     }
-    failed = [step for step in arguments.steps.split(",") if not steps[step]()]
+    failed = [step for step in arguments.steps.split(",") if not _succeeds(steps[step])]
     sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 
 

@@ -1,6 +1,6 @@
 """Compiles every CUDA kernel to PTX, without a GPU: ``python bench/gpu_compile.py``.
 
-It needs numba-cuda with its compiler, or numba-cuda-mlir.
+It needs numba-cuda with its compiler and ml_dtypes, or numba-cuda-mlir.
 
 Arrays hold no memory, and a launch compiles the kernel for its arguments instead of running it.
 """
@@ -8,6 +8,7 @@ Arrays hold no memory, and a launch compiles the kernel for its arguments instea
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ import numpy as np
 os.environ["NUMBA_ENABLE_CUDASIM"] = "0"  # before anything imports Numba
 
 CAPABILITY = (8, 0)
+PARAMETER_BYTES = 4096
+"""What the arguments of a kernel may take on every GPU."""
 
 
 class Memory:
@@ -103,12 +106,23 @@ def compiling() -> Iterator[tuple[Compiler, Any]]:
 
 
 def compile_all() -> dict[tuple[str, Any], str]:
-    """Return the PTX of every kernel for float32 and float64, and of those that networks in half precision need for float16."""
+    """Return the PTX of every kernel for float32, float64 and float16, and of what layers need for bfloat16."""
     from fastdrop import warm
+    from fastdrop._types import UpdateKind
+    from fastdrop.backends.base import Update
+    from fastdrop.backends.cuda import _jit, _matrices
 
     with compiling() as (compiler, backend):
         for dtype in (np.float32, np.float64, np.float16):
             warm.run_all(backend, warm.SMALL, np.dtype(dtype))
+        for _ in range(_matrices.MOST_TOGETHER):
+            value = backend.zeros((2,), np.dtype(np.float64))
+            backend.update_later(Update(UpdateKind.ADAM, *[value] * 3, np.full(5, 0.1)), value)
+        backend.finish_updates()
+        if not _jit.IS_SUCCESSOR:
+            from ml_dtypes import bfloat16
+
+            warm.run_layers(backend, warm.SMALL, np.dtype(bfloat16))
         return compiler.code
 
 
@@ -118,6 +132,12 @@ def main() -> None:
     halves = [ptx for (name, types), ptx in code.items() if name == "plain_kernel"]
     if not all("ld.global.v" in ptx and "st.global.v" in ptx for ptx in halves):
         sys.exit("plain_kernel does not access 16 bytes at a time")
+    parameter = re.compile(r"\.param .*?\.[buf](\d+) \w+(?:\[(\d+)\])?")
+    for ptx in code.values():
+        for entry in re.findall(r"\.entry \w+\((.*?)\)", ptx, re.DOTALL):
+            sizes = [int(bits) // 8 * int(count or 1) for bits, count in parameter.findall(entry)]
+            if sum(sizes) > PARAMETER_BYTES:
+                sys.exit(f"a kernel takes {sum(sizes)} bytes of arguments")
     print(f"{len(code)} kernels compiled in {time.perf_counter() - begun:.0f} s")
 
 

@@ -22,10 +22,12 @@ def is_foreign(value: Any) -> bool:
     """Return whether a value is another library's array in the memory of a GPU."""
     if isinstance(value, np.ndarray | list | tuple | int | float):
         return False
-    if hasattr(value, "__cuda_array_interface__") or type(value).__module__.startswith(SIMULATED_ARRAYS):
+    if type(value).__module__.startswith(SIMULATED_ARRAYS):
         return True
     device = getattr(value, "__dlpack_device__", None)
-    return device is not None and device()[0] == CUDA_DEVICE
+    if device is not None:  # asked first: PyTorch's tensors that need a gradient raise at the other question
+        return bool(device()[0] == CUDA_DEVICE)
+    return hasattr(value, "__cuda_array_interface__")
 
 
 def is_device(value: Any) -> bool:

@@ -14,12 +14,12 @@ __all__ = ["float_array", "host_copy", "is_device", "on_host", "same_place", "to
 
 def float_array(name: str, value: Any, *, ndim: int | None = None, min_ndim: int = 1) -> Array:
     """Return `value` as an array of floating-point numbers, as `_validate.float_array`; on a GPU also of 16 bits."""
-    return _validate.float_array(name, received(value), ndim=ndim, min_ndim=min_ndim)
+    return _validate.float_array(name, received(value, name), ndim=ndim, min_ndim=min_ndim)
 
 
 def to_array(name: str, value: Any) -> Array:
     """Return `value` as an array, as `_validate.to_array`."""
-    return _validate.to_array(name, received(value))
+    return _validate.to_array(name, received(value, name))
 
 
 def on_host(array: Any) -> Array:

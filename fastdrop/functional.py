@@ -64,7 +64,7 @@ def dropout(x: Any, mask: Mask, *, out: Array | None = None) -> tuple[Array, Cal
     """
     given, x = x, arrays.float_array("x", x)
     _validate.instance("mask", mask, Mask, "a fastdrop.Mask")
-    target = received(out)
+    target = received(out, "out", to_write=True)
     if out is not None:
         _check_out(target, x.shape, x.dtype, "x", x)
     bound = mask.bind(x.shape)
@@ -74,7 +74,7 @@ def dropout(x: Any, mask: Mask, *, out: Array | None = None) -> tuple[Array, Cal
 
     def backward(dy: Any, *, out: Array | None = None) -> Array:
         theirs, dy = dy, _gradient(dy, shape, dtype, on_device)
-        target = received(out)
+        target = received(out, "out", to_write=True)
         if out is not None:
             _check_out(target, shape, dtype, "dy", dy)
         dx = backend.dropout_backward(contiguous(dy), bound, target)
@@ -161,7 +161,7 @@ def dense(
     act = activations.get(activation)
     _check_masks(input_mask, output_mask)
     y_shape = (*x.shape[:-1], fan_out)
-    backend, target = backend_of(x), received(out)
+    backend, target = backend_of(x), received(out, "out", to_write=True)
     if out is not None:
         _check_out(target, y_shape, x.dtype, "x", x)
         if not arrays.is_device(x):

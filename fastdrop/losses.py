@@ -219,7 +219,7 @@ def check_weights(sample_weight: Any, leading: Shape) -> Weights | None:
     """Return sample weights, given for axis 0 or for all leading axes of the outputs, as float64 of the shape of those axes."""
     if sample_weight is None:
         return None
-    weights = received(sample_weight)
+    weights = received(sample_weight, "sample_weight")
     if arrays.is_device(weights):
         _validate.exact_shape("sample_weight", weights, leading)
         return cast(Weights, weights.astype(np.float64))

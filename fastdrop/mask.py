@@ -65,8 +65,8 @@ class BoundMask:
         1, or as many passes of Monte-Carlo inference as are done at once.
     origin : BoundMask, optional
         That which `at` made it from.
-    prepared : object
-        What a backend has made of it, for the next operation with the same mask.
+    prepared : dict
+        What a backend, by its name, has made of it, for the next operation with the same mask.
     """
 
     kind: MaskKind
@@ -83,7 +83,7 @@ class BoundMask:
     domain_base: int = 0
     passes: int = 1
     origin: BoundMask | None = field(default=None, init=False, repr=False)
-    prepared: Any = field(default=None, init=False, repr=False)
+    prepared: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def at(self, key: Key) -> BoundMask:
         """Return the same mask at another key."""

@@ -106,6 +106,9 @@ class AbstractOptimizer(ABC):
         try:
             backward(gradient)
             self.step(net)
+        except BaseException:
+            backend_of(gradient).forget_updates()
+            raise
         finally:
             net.zero_grad()
 
@@ -242,6 +245,9 @@ class AbstractFusable(AbstractOptimizer):
         try:
             backward(gradient, updates=updates)
             self._finish(net, begun, offered - updates.keys())
+        except BaseException:
+            backend_of(gradient).forget_updates()
+            raise
         finally:
             net.zero_grad()
 

@@ -43,14 +43,11 @@ def warmup(dtype: Any = "float32", device: str = "cpu") -> float:
 
 def run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
     """Run every operation once on arrays of that shape."""
+    run_layers(backend, shape, dtype)
     rows, columns = shape
     x, weight = _half(backend, dtype, shape), _half(backend, dtype, (columns, columns))
     bias, labels = backend.zeros((columns,), dtype), backend.copy_of(np.zeros(rows, np.int64))
-    for mask in (Mask(0.3, Key(0, 0, 0)), Mask(0.3, Key(0, 0, 0), fixed_count=True)):
-        bound = mask.bind(shape, as_matrix=True)
-        y, z = backend.dense_forward(x, weight, bias, ActivationKind.TANH, bound, bound, True)
-        gradients = backend.empty(weight.shape, dtype), backend.empty(bias.shape, dtype)
-        backend.dense_backward(x, x, weight, y, z, ActivationKind.TANH, bound, bound, True, *gradients, accumulate=False)
+    bound = Mask(0.3, Key(0, 0, 0), fixed_count=True).bind(shape, as_matrix=True)
     backend.dense_forward(x, backend.pack_weight(weight), bias, ActivationKind.TANH, None, None, False)
     backend.words(Key(0, 0, 0), 0, 0, rows)
     backend.decisions(bound, (0, rows), (0, columns))
@@ -58,8 +55,6 @@ def run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[An
     half = backend.gather(weight, kept, kept)
     backend.scatter(half, kept, kept, weight, accumulate=True)
     backend.pack_weight(weight, kept, kept)
-    for each in (bound, Mask(0.3, Key(0, 0, 0)).bind(shape)):
-        backend.dropout_backward(backend.dropout_forward(x, each), each)
     backend.affine_dropout_forward(x, bound, 0.0, 0.0)
     seeds = Mask(0.3, Key(0, 0, 0)).bind(shape, as_matrix=True)
     backend.drop_block_backward(backend.drop_block_forward(x.reshape(rows, 1, columns, 1), seeds, 1), seeds, 1)
@@ -84,6 +79,18 @@ def run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[An
     x *= 0.5
     x += x
     x.fill(0.0)
+
+
+def run_layers(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+    """Run dense layers and dropout once on arrays of that shape."""
+    x, weight, bias = _half(backend, dtype, shape), _half(backend, dtype, (shape[1],) * 2), backend.zeros((shape[1],), dtype)
+    for mask in (Mask(0.3, Key(0, 0, 0)), Mask(0.3, Key(0, 0, 0), fixed_count=True)):
+        bound = mask.bind(shape, as_matrix=True)
+        y, z = backend.dense_forward(x, weight, bias, ActivationKind.TANH, bound, bound, True)
+        gradients = backend.empty(weight.shape, dtype), backend.empty(bias.shape, dtype)
+        backend.dense_backward(x, x, weight, y, z, ActivationKind.TANH, bound, bound, True, *gradients, accumulate=False)
+        for each in (bound, mask.bind(shape)):
+            backend.dropout_backward(backend.dropout_forward(x, each), each)
 
 
 def _half(backend: AbstractBackend, dtype: np.dtype[Any], shape: Shape) -> Array:

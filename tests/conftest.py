@@ -38,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", "ignore:.* encountered in:RuntimeWarning")
     if not SIMULATED:
         config.addinivalue_line("filterwarnings", "ignore:Grid size .* will likely result in GPU under-utilization")
+        config.addinivalue_line("filterwarnings", "ignore:.*NVRTC")
     else:
         config.addinivalue_line("filterwarnings", "ignore:.* encountered in scalar:RuntimeWarning")
 

@@ -16,6 +16,15 @@ MOST_SIMULATED = 6_000
 """Elements of all arrays of an operation that are simulated: at 20 us to 1 ms each."""
 
 
+def sums_in_one_order(backend: AbstractBackend) -> bool:
+    """Whether the order of a product's sums is the same for any number of rows: a library may choose another."""
+    if backend.name == "cuda":
+        from fastdrop.backends.cuda._products import best_multiply, multiply_tiled
+
+        return best_multiply() is multiply_tiled
+    return backend.name == "cpu"
+
+
 class OnDevice:
     """A CUDA backend that takes and gives NumPy arrays, for tests of the seam."""
 

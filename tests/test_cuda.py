@@ -19,10 +19,11 @@ from device import SIMULATED, OnDevice
 from subprocesses import run
 
 import fastdrop as fd
-from fastdrop._device import DeviceArray
+from fastdrop._device import DeviceArray, is_foreign
 from fastdrop._types import ActivationKind, Array, Domain, UpdateKind
 from fastdrop.backends import select
 from fastdrop.backends.base import AbstractBackend, Normals, Update
+from fastdrop.backends.select import received
 from fastdrop.errors import AllDroppedWarning, ArgumentTypeError, ArgumentValueError, BackendError
 from fastdrop.window import window_of
 
@@ -176,6 +177,22 @@ def test_updates(cuda: AbstractBackend, kind: UpdateKind) -> None:
     _assert_agreed(run, cuda)
 
 
+def test_updates_of_more_parameters_than_a_launch_takes(cuda: AbstractBackend) -> None:
+    def run(b: AbstractBackend) -> list[Any]:
+        numbers = [upload(np.array([i, 1], np.float32)) for i in range(35)] if b is cuda else None
+        arrays = numbers or [np.array([i, 1], np.float32) for i in range(35)]
+        inner = select.backend("cuda") if b is cuda else b
+        for value in arrays:
+            inner.update_later(Update(UpdateKind.SGD, value, value, value, np.array([0.5, 0], np.float32)), arrays[0] * 0 + 2.0)
+        inner.finish_updates()
+        return [_host(value) for value in arrays]
+
+    from fastdrop.backends.cuda._arrays import upload
+
+    _assert_agreed(run, cuda, 0)
+    assert run(cuda)[34].tolist() == [33, 0]
+
+
 def _assert_agreed(run: Callable[[AbstractBackend], list[Any]], cuda: AbstractBackend, ulps: float = 16) -> None:
     got, wanted = run(cuda), run(select.backend("reference"))
     for mine, right in zip(got, wanted, strict=True):
@@ -297,6 +314,35 @@ def test_a_run_goes_on_on_the_other_device(device: Callable[[Any], Any], tmp_pat
     _assert_same_network(back.to("cpu"), stayed)
 
 
+def test_a_network_moves_between_two_steps(device: Callable[[Any], Any]) -> None:
+    """With batches of the same shape, and masks that have offsets of their own, which each side prepares for itself."""
+    x, labels, optimizer = _random((3, 2, 2)), np.arange(3), fd.optim.SGD(0.1)
+    layers = [fd.Dropout(0.5), fd.SpatialDropout1D(0.5), fd.Dropout(0.5, noise_shape=(None, None, 1)), fd.Flatten(), fd.Dense(3)]
+    stayed, moved = (fd.Sequential(copy.deepcopy(layers), input_shape=(2, 2), seed=3) for _ in range(2))
+    for place, put in (("cpu", np.asarray), ("cuda", device), ("cpu", np.asarray)):
+        stayed.train_on_batch(x, labels, optimizer)
+        moved.to(place).train_on_batch(put(x), put(labels), fd.optim.SGD(0.1))
+    _assert_same_network(moved, stayed)
+
+
+def test_a_backward_pass_that_fails_leaves_no_update_behind(device: Callable[[Any], Any]) -> None:
+    x, labels = _random((6, 5)), np.arange(6) % 3
+    nets = [_network().to("cuda") for _ in range(2)]
+    for net in nets:
+        outputs, backward = net.forward(device(x), training=True, step=0)
+        _, gradient = fd.losses.softmax_cross_entropy(outputs, labels)
+
+        def failing(*arguments: Any, backward: Any = backward, **options: Any) -> Any:
+            backward(*arguments, **options)
+            raise MemoryError
+
+        if net is nets[0]:
+            with pytest.raises(MemoryError):
+                fd.optim.SGD(0.1).backward_and_step(net, failing, received(gradient))
+        net.train_on_batch(device(x), labels, fd.optim.SGD(0.1), step=1)
+    _assert_same_network(*nets)
+
+
 def test_what_is_elsewhere_is_refused(device: Callable[[Any], Any]) -> None:
     x = _random((2, 5))
     with pytest.raises(ArgumentValueError, match="`x` must be on the GPU, as `network`"):
@@ -368,12 +414,36 @@ def test_the_stream_of_the_callers_library(device: Callable[[Any], Any], monkeyp
     tensor = type("Tensor", (), {"__module__": "torch", "device": 4})()
     array = type("ndarray", (), {"__module__": "cupy._core.core"})()
     other = type("Array", (), {"__module__": "other", "__cuda_array_interface__": {"stream": 7}})()
-    assert [interop.current_stream(each) for each in (tensor, array, other)] == [5, 9, 7]
+    found = [interop.current_stream(each) for each in (tensor, array, other)]
+    assert [handle for handle, _ in found] == [5, 9, 7]
+    assert [getattr(owner, "cuda_stream", getattr(owner, "ptr", None)) for _, owner in found] == [5, 9, None]
+    assert found[2][1] is other
+
+
+class _NeedsGradient:
+    """A tensor as PyTorch's that need a gradient: asked for its interface, it raises what `hasattr` does not catch."""
+
+    def __init__(self, device: int) -> None:
+        self.device = device
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device, 0
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        raise RuntimeError("call detach() first")
+
+
+def test_tensors_that_need_a_gradient_are_known() -> None:
+    assert is_foreign(_NeedsGradient(2))
+    assert not is_foreign(_NeedsGradient(1))
 
 
 def test_strided_arrays_are_refused(device: Callable[[Any], Any]) -> None:
     with pytest.raises(ArgumentValueError, match="C-contiguous on a GPU"):
         fd.dropout(device(np.zeros((4, 6), np.float32))[:, ::2], fd.Mask(0.5, KEY))
+    with pytest.raises(ArgumentValueError, match="`out` must be C-contiguous on a GPU"):
+        fd.dropout(device(np.zeros((4, 3), np.float32)), fd.Mask(0.5, KEY), out=device(np.zeros((4, 6), np.float32))[:, ::2])
 
 
 # Where it cannot be had

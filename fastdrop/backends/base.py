@@ -436,6 +436,9 @@ class AbstractBackend(ABC):
     def finish_updates(self) -> None:  # noqa: B027  (nothing is ever left to do)
         """Do the updates that this thread has left for later."""
 
+    def forget_updates(self) -> None:  # noqa: B027  (nothing is ever left to do)
+        """Give up the updates that this thread has left for later."""
+
     @abstractmethod
     def sum_of_squares(self, x: Array) -> float:
         """Return the sum of squares of all elements, added up in binary64."""

@@ -55,14 +55,17 @@ def backend_of(array: Any) -> AbstractBackend:
     return backend("cuda") if is_device(array) else default_backend()
 
 
-def received(value: Any) -> Any:
-    """Return what a user gave: an array of any library on a GPU as a `DeviceArray`, everything else as it is."""
+def received(value: Any, name: str = "x", *, to_write: bool = False) -> Any:
+    """Return what a user gave: an array of any library on a GPU as a `DeviceArray`, everything else as it is.
+
+    `name` is the argument's in errors; what is `to_write` into must be the array itself, never a copy.
+    """
     if type(value) is np.ndarray or isinstance(value, DeviceArray) or not is_foreign(value):
         return value
     backend("cuda")
     from fastdrop.backends.cuda.interop import receive
 
-    return receive(value)
+    return receive(value, name, to_write=to_write)
 
 
 def in_kind(result: Result, like: Any) -> Result:

@@ -36,9 +36,9 @@ class ProductOperations(AbstractBackend):
             return NO_DROP
         if mask.kind == MaskKind.KEEP_ALL:
             return masks.factor_plan(mask.scale)
-        plan: masks.U64 | None = mask.prepared
+        plan: masks.U64 | None = mask.prepared.get("cpu")
         if plan is None:
-            plan = mask.prepared = self._prepare(mask)
+            plan = mask.prepared["cpu"] = self._prepare(mask)
         return plan
 
     def _prepare(self, mask: BoundMask) -> masks.U64:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastdrop._device import DeviceArray
 from fastdrop._types import Array, Shape
-from fastdrop.backends.cuda._jit import IS_SUCCESSOR, SIMULATED, cuda, kernel, launch, stream
+from fastdrop.backends.cuda._jit import IS_SUCCESSOR, SIMULATED, cuda, kernel, launch, stream, stream_handle
 
 
 @kernel
@@ -46,6 +46,11 @@ class CudaArray(DeviceArray):
     """An array in the memory of a GPU, or of Numba's simulator."""
 
     __slots__ = ()
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """With the stream on which the array is written; 1 is the default stream there."""
+        return {**super().__cuda_array_interface__, "stream": stream_handle() or 1}
 
     def _new(self, dtype: Any = None) -> CudaArray:
         return empty(self.shape, self.dtype if dtype is None else dtype)
@@ -121,7 +126,9 @@ def zeros(shape: Shape, dtype: Any) -> CudaArray:
 @cache
 def nothing(dtype: Any) -> Any:
     """Return the memory of an array that is not there."""
-    return cuda.to_device(np.zeros(1, dtype))
+    memory = cuda.device_array(1, dtype, stream=stream())  # not by a copy: the host has no buffers of bfloat16
+    launch(fill_kernel, 1, memory, 1, compute_dtype(dtype)(0))
+    return memory
 
 
 def compute_dtype(dtype: np.dtype[Any]) -> Any:

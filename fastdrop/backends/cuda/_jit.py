@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import threading
 import warnings
@@ -73,9 +74,19 @@ rounded = TARGET.by_dtype(TARGET.formula(lambda _like, x: np.float32(x)), TARGET
 """``rounded(like, x)`` is x in the dtype of the first argument."""
 
 
+multiplied: Any = operator.mul
+"""``multiplied(x, y)`` is ``x * y`` rounded by itself, where a compiler would make one operation of it and an addition."""
+if not (SIMULATED or IS_SUCCESSOR):
+    multiplied = TARGET.by_dtype(cuda.libdevice.fmul_rn, cuda.libdevice.dmul_rn)
+
+wide: Any = float if SIMULATED else TARGET.formula(lambda x: np.float64(x))  # noqa: PLW0108  (a plain function)
+"""``wide(x)`` is x in binary64: in a compiled kernel, float(x) would be x of its own dtype."""
+
+
 class _Current(threading.local):
     stream: Any = 0
     handle: int = 0
+    owner: Any = None
 
 
 _current = _Current()
@@ -86,10 +97,11 @@ def stream() -> Any:
     return _current.stream
 
 
-def use_stream(number: int) -> None:
-    """Run this thread's kernels on the stream with that handle from now on; 0 is the default stream."""
+def use_stream(number: int, owner: Any = None) -> None:
+    """Run this thread's kernels on the stream with that handle, which its owner keeps alive; 0 is the default stream."""
     if number != _current.handle:
         _current.stream, _current.handle = cuda.external_stream(number) if number else 0, number
+    _current.owner = owner
 
 
 def stream_handle() -> int:

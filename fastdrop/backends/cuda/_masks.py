@@ -35,7 +35,7 @@ def prepare(mask: BoundMask | None) -> Prepared:
     """Return a mask as kernels take it, made once for a mask and step; None keeps everything."""
     if mask is None:
         return _keep_all()
-    found: Prepared | None = mask.prepared
+    found: Prepared | None = mask.prepared.get("cuda")
     if found is None:
         fields = masks.mask_fields(mask)
         plan = masks.as_tuple(fields), _offsets(mask), nothing(np.dtype(np.uint64))
@@ -44,7 +44,7 @@ def prepare(mask: BoundMask | None) -> Prepared:
             cutoffs = empty((count,), np.uint64)
             launch_blocks(masks.cutoffs_kernel, count, plan, cutoffs.memory)
             plan = plan[0], plan[1], cutoffs.memory
-        found = mask.prepared = Prepared(plan, mask.scale)
+        found = mask.prepared["cuda"] = Prepared(plan, mask.scale)
     return found
 
 

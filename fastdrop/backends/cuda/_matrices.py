@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from fastdrop.backends.cuda._products import multiply
 from fastdrop.mask import BoundMask
 
 MOST_RATES = 5
+MOST_TOGETHER = 16
+"""Parameters that a launch updates: their arrays are arguments, of which there may be 4 KiB."""
 
 
 def places(chosen: Indices | None, extent: int) -> DeviceArray:
@@ -34,6 +37,13 @@ def _numbers(rates: Any, dtype: np.dtype[Any]) -> tuple[Any, ...]:
     """Return rates as kernels take them."""
     number = compute_dtype(dtype)
     return tuple(number(rate) for rate in rates) + (number(0),) * (MOST_RATES - len(rates))
+
+
+def _chunks(groups: dict[tuple[Any, ...], list[Any]]) -> Iterator[tuple[tuple[Any, ...], list[Any]]]:
+    """Yield the updates of each group, so many at a time as a launch takes."""
+    for key, updates_alike in groups.items():
+        for first in range(0, len(updates_alike), MOST_TOGETHER):
+            yield key, updates_alike[first : first + MOST_TOGETHER]
 
 
 class _Left(threading.local):
@@ -138,6 +148,9 @@ class MatrixOperations(AbstractBackend):
     def update_later(self, update: Any, grad: Any) -> None:
         self._left.updates.append((update, grad))
 
+    def forget_updates(self) -> None:
+        self._left.updates = []
+
     def finish_updates(self) -> None:
         left, self._left.updates = self._left.updates, []
         if IS_SUCCESSOR:  # whose compiler does not take tuples of arrays
@@ -148,7 +161,7 @@ class MatrixOperations(AbstractBackend):
         for each in left:  # one launch for all that is done alike: weights, and biases if they do not decay
             kind, value, *_, rates = each[0]
             groups.setdefault((int(kind), value.dtype, tuple(rates)), []).append(each)
-        for (kind, dtype, rates), found in groups.items():
+        for (kind, dtype, rates), found in _chunks(groups):
             memories = zip(*((grad.memory, *(array.memory for array in update[1:4])) for update, grad in found), strict=True)
             sizes = tuple(update.value.size for update, _ in found)
             blocks = min(MOST_BLOCKS, -(-max(sizes) // BLOCK))

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import threading
+import warnings
+import weakref
 from functools import cache
 from typing import Any, Final, Protocol
 
@@ -41,7 +43,7 @@ def _tiled(number: Any) -> Any:
         left = cuda.shared.array((SIDE, TILE), number)
         right = cuda.shared.array((TILE, SIDE), number)
         x, y = cuda.threadIdx.x, cuda.threadIdx.y
-        top, start = cuda.blockIdx.y * SIDE, cuda.blockIdx.x * SIDE
+        top, start = cuda.blockIdx.x * SIDE, cuda.blockIdx.y * SIDE  # there may be more blocks along x
         sums = cuda.local.array((SUMS, SUMS), number)
         for i in range(SUMS):
             for j in range(SUMS):
@@ -80,9 +82,18 @@ def multiply_tiled(a: DeviceArray, turn_a: bool, b: DeviceArray, turn_b: bool, c
     """See `Multiply`; reads and writes 16-bit floats, adds up in 32 bits."""
     rows, columns = c.shape
     depth = a.shape[0 if turn_a else 1]
-    blocks = -(-columns // SIDE), -(-rows // SIDE)
+    blocks = -(-rows // SIDE), -(-columns // SIDE)
     sizes = rows, columns, depth, accumulate
     _jit.start(_tiled_kernels[compute_dtype(c.dtype)], blocks, (TILE, TILE), a.memory, turn_a, b.memory, turn_b, c.memory, *sizes)
+
+
+class _Handle:
+    """A handle of cuBLAS, destroyed with this object: that is, when its thread ends."""
+
+    def __init__(self, cublas: Any) -> None:
+        self.number: int = cublas.create()
+        cublas.set_math_mode(self.number, cublas.Math.DISALLOW_REDUCED_PRECISION_REDUCTION)
+        weakref.finalize(self, cublas.destroy, self.number).atexit = False  # the driver may be gone by then
 
 
 class CublasMultiply:
@@ -102,11 +113,11 @@ class CublasMultiply:
 
     def _handle(self) -> int:
         """Return this thread's handle, on this thread's stream."""
-        handle: int | None = getattr(self._handles, "value", None)
+        handle: _Handle | None = getattr(self._handles, "value", None)
         if handle is None:
-            handle = self._handles.value = self._cublas.create()
-        self._cublas.set_stream(handle, stream_handle())
-        return handle
+            handle = self._handles.value = _Handle(self._cublas)
+        self._cublas.set_stream(handle.number, stream_handle())
+        return handle.number
 
     def __call__(self, a: DeviceArray, turn_a: bool, b: DeviceArray, turn_b: bool, c: DeviceArray, accumulate: bool) -> None:
         """See `Multiply`."""
@@ -148,7 +159,10 @@ def best_multiply() -> Multiply:
         from nvmath.bindings import cublas
 
         cublas.destroy(cublas.create())  # finds the library only now
-    except Exception:  # whatever keeps the binding from working: there is another way
+    except ImportError:
+        return multiply_tiled
+    except Exception as error:  # whatever keeps the binding from working: there is another way
+        warnings.warn(f"cuBLAS cannot be used, a slower kernel does the products: {error}", stacklevel=2)
         return multiply_tiled
     return CublasMultiply(cublas, CudaDataType)
 

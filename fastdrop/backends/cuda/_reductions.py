@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdrop.backends.cuda._jit import BLOCK, cuda, device, kernel
+from fastdrop.backends.cuda._jit import BLOCK, cuda, device, kernel, wide
 
 CHUNK = 4096
 """Elements that one block adds up: part of the definition of the result."""
@@ -67,7 +67,7 @@ def square_sums_kernel(x: Any, size: int, partial: Any) -> None:
     for chunk in range(cuda.blockIdx.x, (size + CHUNK - 1) // CHUNK, cuda.gridDim.x):
         total = 0.0
         for i in range(chunk * CHUNK + thread, min(size, (chunk + 1) * CHUNK), BLOCK):
-            total += float(x[i]) * float(x[i])
+            total += wide(x[i]) * wide(x[i])
         total = block_sum(shared, thread, total)
         if thread == 0:
             partial[chunk] = total

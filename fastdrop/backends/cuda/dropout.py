@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdrop.backends.cuda._jit import BLOCK, cuda, kernel
+from fastdrop.backends.cuda._jit import BLOCK, cuda, kernel, multiplied
 from fastdrop.backends.cuda._tiles import RUN_MASK, RUN_SHIFT, decide_run, is_set, place
 from fastdrop.backends.cuda._vectors import drop_vector
 from fastdrop.backends.cuda.masks import BLOCK_BITS, BLOCK_MASK, ROW_SIZE, RUN, Plan, of_block, place_of
@@ -31,9 +31,7 @@ def dropout_kernel(x: Any, y: Any, rows: int, columns: int, plan: Plan, scale: A
             if row >= 0:
                 i, value = row * columns + column, fill
                 if is_set(bits, q):
-                    value = x[i] * scale
-                    if affine:
-                        value += shift
+                    value = multiplied(scale, x[i]) + shift if affine else x[i] * scale
                 y[i] = value
         cuda.syncthreads()
 

@@ -18,6 +18,7 @@ from fastdrop.backends.cuda._arrays import CudaArray, nothing
 from fastdrop.backends.cuda._jit import SIMULATED, cuda, use_stream
 from fastdrop.errors import MissingDependencyError
 
+JAX: Final = ("jax", "jaxlib")
 DLPACK_KINDS: Final = {0: "i", 1: "u", 2: "f"}
 
 
@@ -36,20 +37,30 @@ class _DLTensor(ctypes.Structure):
     )
 
 
+class _SameStream:
+    """An array for a library on whose current stream it was made: nobody has to wait."""
+
+    def __init__(self, array: CudaArray) -> None:
+        self.array = array
+        self.__cuda_array_interface__ = {**array.__cuda_array_interface__, "stream": None}
+
+
 def library_of(array: Any) -> str:
     """Return the name of the library that an array belongs to."""
     return type(array).__module__.partition(".")[0]
 
 
-def current_stream(array: Any) -> int:
-    """Return the handle of the stream that an array's library works on."""
+def current_stream(array: Any) -> tuple[int, Any]:
+    """Return the handle of the stream that an array's library works on, and what keeps it alive."""
     match library_of(array):
         case "torch":
-            return int(sys.modules["torch"].cuda.current_stream(array.device).cuda_stream)
+            stream = sys.modules["torch"].cuda.current_stream(array.device)
+            return int(stream.cuda_stream), stream
         case "cupy":
-            return int(sys.modules["cupy"].cuda.get_current_stream().ptr)
+            stream = sys.modules["cupy"].cuda.get_current_stream()
+            return int(stream.ptr), stream
     named = getattr(array, "__cuda_array_interface__", {}).get("stream")
-    return 0 if named is None else int(named)
+    return (0 if named is None else int(named)), array
 
 
 def interface_of_dlpack(capsule: Any) -> dict[str, Any]:
@@ -75,21 +86,36 @@ def _bfloat16() -> np.dtype[Any]:
     return dtype
 
 
-def receive(array: Any) -> CudaArray:
-    """Return an array of another library as one of ours, without a copy where it is C-contiguous.
+def _check_device(name: str, array: Any) -> None:
+    """Raise unless an array is on the GPU on which this thread works."""
+    if SIMULATED or not hasattr(array, "__dlpack_device__"):
+        return
+    number, here = array.__dlpack_device__()[1], cuda.current_context().device.id
+    if number != here:
+        _validate.fail_value(
+            name, f"on GPU {here}, on which this thread works", f"GPU {number}", "(hint: numba.cuda.select_device)"
+        )
+
+
+def receive(array: Any, name: str = "x", *, to_write: bool = False) -> CudaArray:
+    """Return an array of another library as one of ours, without a copy where it is C-contiguous; never a copy `to_write` into.
 
     Raises
     ------
-    ValueError: it is not C-contiguous, and its library has no method to make it so.
+    ValueError: it is not C-contiguous, and its library has no method to make it so, or it is to be written; or it is on another
+    GPU than the one on which this thread works. `name` is its name in the error.
     """
     dtype = None
+    _check_device(name, array)
     if library_of(array) == "torch":
-        array = array.detach().contiguous()
+        array = array.detach() if to_write else array.detach().contiguous()
         if array.dtype == sys.modules["torch"].bfloat16:  # which has no name in the interface
             array, dtype = array.view(sys.modules["torch"].int16), _bfloat16()
-    elif library_of(array) == "cupy":
+    elif library_of(array) == "cupy" and not to_write:
         array = sys.modules["cupy"].ascontiguousarray(array)
-    use_stream(current_stream(array))
+    elif library_of(array) in JAX:
+        array.block_until_ready()  # its stream is its own
+    use_stream(*current_stream(array))
     theirs = array
     if not (SIMULATED or hasattr(array, "__cuda_array_interface__")):
         capsule = array.__dlpack__()
@@ -97,22 +123,23 @@ def receive(array: Any) -> CudaArray:
     elif not (SIMULATED or library_of(array) == "numba"):
         theirs = cuda.as_cuda_array(array, sync=False)
     if not theirs.is_c_contiguous():
-        _validate.fail_value("x", "C-contiguous on a GPU", f"strides {theirs.strides} of shape {theirs.shape}")
+        _validate.fail_value(name, "C-contiguous on a GPU", f"strides {theirs.strides} of shape {theirs.shape}")
     theirs = theirs if dtype is None else theirs.view(dtype)
     return CudaArray(theirs.reshape(theirs.size) if theirs.size else nothing(theirs.dtype), tuple(theirs.shape))
 
 
 def give(result: CudaArray, like: Any) -> Any:
-    """Return a result as an array of the library that `like` belongs to, without a copy."""
+    """Return a result as an array of the library that `like` belongs to: without a copy, but for JAX."""
     library = library_of(like)
     if library == "torch":
         torch, bits = sys.modules["torch"], result.dtype.name == BFLOAT16
         tensor = torch.as_tensor(CudaArray(result.memory.view(np.int16), result.shape) if bits else result, device=like.device)
         return tensor.view(torch.bfloat16) if bits else tensor
     if library == "cupy":
-        return sys.modules["cupy"].asarray(result)
-    if library in ("jax", "jaxlib"):
-        return sys.modules["jax"].numpy.asarray(result)
+        return sys.modules["cupy"].asarray(_SameStream(result))
+    if library in JAX:  # which keeps no memory of others, and does not wait for their streams
+        cuda.synchronize()
+        return sys.modules["jax"].numpy.array(result, copy=True).block_until_ready()
     if library in ("numba", "numba_cuda", "numba_cuda_mlir"):
         return result.memory[: result.size].reshape(result.shape)
     return result

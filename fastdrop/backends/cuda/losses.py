@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastdrop.backends.base import PROBABILITY_FLOOR
-from fastdrop.backends.cuda._jit import BLOCK, cuda, device, kernel
+from fastdrop.backends.cuda._jit import BLOCK, cuda, device, kernel, wide
 from fastdrop.backends.cuda._reductions import block_sum
 from fastdrop.backends.cuda.softmax import row_exponentials, row_maximum
 
@@ -23,7 +23,8 @@ LOW, HIGH = PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR
 def target(labels: Any, targets: Any, by_class: bool, row: int, column: int, columns: int) -> float:
     """Return what output `column` of a row should be."""
     if not by_class:
-        return float(targets[row * columns + column])
+        value: float = wide(targets[row * columns + column])
+        return value
     if labels[row] < 0 or labels[row] >= columns:
         return math.nan
     return 1.0 if labels[row] == column else 0.0
@@ -57,11 +58,11 @@ def softmax_cross_entropy_kernel(
             t = target(labels, targets, by_class, row, j, columns)
             weight += t
             if t != 0:  # a class of probability 0 that is no target costs nothing: 0 * inf would be NaN
-                loss += t * (logsumexp - float(z[first + j]))
+                loss += t * (logsumexp - wide(z[first + j]))
         loss, weight = block_sum(shared, thread, loss), block_sum(shared, thread, weight)
         for j in range(thread, columns, BLOCK):
             t = target(labels, targets, by_class, row, j, columns)
-            grad[first + j] = (math.exp(float(z[first + j]) - largest) / total * weight - t) * factor
+            grad[first + j] = (math.exp(wide(z[first + j]) - largest) / total * weight - t) * factor
         if thread == 0:
             row_losses[row] = loss * factor
 
@@ -87,8 +88,8 @@ def sigmoid_cross_entropy_kernel(
         factor = (weights[row] if weighted else 1.0) / normalizer
         first, loss = row * columns, 0.0
         for j in range(thread, columns, BLOCK):
-            t = float(labels[row]) if by_class and columns == 1 else target(labels, targets, by_class, row, j, columns)
-            x = float(z[first + j])
+            t = wide(labels[row]) if by_class and columns == 1 else target(labels, targets, by_class, row, j, columns)
+            x = wide(z[first + j])
             e = math.exp(-abs(x))
             loss += (x if x > 0 or x != x else 0.0) - x * t + math.log1p(e)  # noqa: PLR0124  (NaN differs from itself)
             grad[first + j] = ((1.0 if x >= 0 else e) / (1.0 + e) - t) * factor
@@ -118,16 +119,16 @@ def categorical_cross_entropy_kernel(
         factor = (weights[row] if weighted else 1.0) / normalizer
         first, total = row * columns, 0.0
         for j in range(thread, columns, BLOCK):
-            total += float(p[first + j])
+            total += wide(p[first + j])
         total = block_sum(shared, thread, total)
         loss, inner = 0.0, 0.0
         for j in range(thread, columns, BLOCK):
-            t, q = target(labels, targets, by_class, row, j, columns), float(p[first + j]) / total
+            t, q = target(labels, targets, by_class, row, j, columns), wide(p[first + j]) / total
             loss -= t * math.log(clip(q))
             inner += slope(t, q) * q
         loss, inner = block_sum(shared, thread, loss), block_sum(shared, thread, inner)
         for j in range(thread, columns, BLOCK):
-            t, q = target(labels, targets, by_class, row, j, columns), float(p[first + j]) / total
+            t, q = target(labels, targets, by_class, row, j, columns), wide(p[first + j]) / total
             grad[first + j] = (slope(t, q) - inner) / total * factor
         if thread == 0:
             row_losses[row] = loss * factor
@@ -167,7 +168,7 @@ def mean_squared_error_kernel(
         factor = (weights[row] if weighted else 1.0) / normalizer
         first, loss = row * columns, 0.0
         for j in range(thread, columns, BLOCK):
-            difference = float(p[first + j]) - target(labels, targets, by_class, row, j, columns)
+            difference = wide(p[first + j]) - target(labels, targets, by_class, row, j, columns)
             loss += difference * difference
             grad[first + j] = 2 * difference / columns * factor
         loss = block_sum(shared, thread, loss)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdrop.backends.cuda._jit import BLOCK, cuda, device, kernel
+from fastdrop.backends.cuda._jit import BLOCK, cuda, device, kernel, wide
 from fastdrop.backends.cuda._reductions import block_max, block_sum, larger
 
 
@@ -16,7 +16,7 @@ def row_maximum(x: Any, first: int, columns: int, shared: Any, thread: int) -> f
     """Return the largest element of a row."""
     largest = -math.inf
     for j in range(thread, columns, BLOCK):
-        largest = larger(largest, float(x[first + j]))
+        largest = larger(largest, wide(x[first + j]))
     maximum: float = block_max(shared, thread, largest)
     return maximum
 
@@ -26,7 +26,7 @@ def row_exponentials(x: Any, first: int, columns: int, largest: float, shared: A
     """Return the sum of ``exp(x - largest)`` over a row."""
     total = 0.0
     for j in range(thread, columns, BLOCK):
-        total += math.exp(float(x[first + j]) - largest)
+        total += math.exp(wide(x[first + j]) - largest)
     together: float = block_sum(shared, thread, total)
     return together
 
@@ -41,7 +41,7 @@ def softmax_forward_kernel(x: Any, y: Any, rows: int, columns: int) -> None:
         largest = row_maximum(x, first, columns, shared, thread)
         total = row_exponentials(x, first, columns, largest, shared, thread)
         for j in range(thread, columns, BLOCK):
-            y[first + j] = math.exp(float(x[first + j]) - largest) / total
+            y[first + j] = math.exp(wide(x[first + j]) - largest) / total
 
 
 @kernel
@@ -52,7 +52,7 @@ def softmax_backward_kernel(dy: Any, y: Any, dx: Any, rows: int, columns: int) -
     for row in range(cuda.blockIdx.x, rows, cuda.gridDim.x):
         first, total = row * columns, 0.0
         for j in range(thread, columns, BLOCK):
-            total += float(dy[first + j]) * float(y[first + j])
+            total += wide(dy[first + j]) * wide(y[first + j])
         total = block_sum(shared, thread, total)
         for j in range(thread, columns, BLOCK):
-            dx[first + j] = float(y[first + j]) * (float(dy[first + j]) - total)
+            dx[first + j] = wide(y[first + j]) * (wide(dy[first + j]) - total)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from fastdrop._types import UpdateKind
-from fastdrop.backends.cuda._jit import cuda, device, kernel
+from fastdrop.backends.cuda._jit import cuda, device, kernel, wide
 
 SGD, MOMENTUM, ADAM = int(UpdateKind.SGD), int(UpdateKind.MOMENTUM), int(UpdateKind.ADAM)
 NORM_EPSILON = 1e-7
@@ -67,7 +67,7 @@ def limit_norms_kernel(weight: Any, rows: int, columns: int, max_value: float) -
     for column in range(cuda.grid(1), columns, cuda.gridsize(1)):
         total = 0.0
         for row in range(rows):
-            w = float(weight[row * columns + column])
+            w = wide(weight[row * columns + column])
             total += w * w
         norm = math.sqrt(total)
         if norm > max_value:
