@@ -11,7 +11,9 @@ from fastdrop._types import Array, Backward, Shape
 
 
 class TrainedParameter(Protocol):
-    """A parameter as an optimiser sees it."""
+    """A parameter as an optimiser sees it; one that is not `trainable` is frozen."""
+
+    trainable: bool
 
     @property
     def name(self) -> str:
@@ -28,10 +30,6 @@ class TrainedParameter(Protocol):
     @property
     def needs_grad(self) -> bool:
         """Whether an update needs the gradient's array, because something else than one backward pass goes into it."""
-
-    @property
-    def trainable(self) -> bool:
-        """False: frozen."""
 
     @property
     def constraint(self) -> Callable[[Array], None] | None:

@@ -78,17 +78,24 @@ class Run:
     def go(self, epochs: int, shown: bool, checkpoint: Checkpoint | None) -> History:
         """Run all epochs, or what a checkpoint leaves of them."""
         matched = [] if checkpoint is None else self._check_checkpoint(checkpoint)
+        self._check_callbacks()
         if checkpoint is not None:
             checkpoint.restore(self.net, self.optimizer)
             self.progress = checkpoint.progress
+            self._check_callbacks()
         self.optimizer.progress = self.progress
         self.net.zero_grad()
         self.display = _display.make(shown, epochs, len(Batches(self.data, self.plan["batch_size"])))
         with waiting_interrupt() as interrupt:
+            begun: list[Callback] = []
             try:
-                self._begin(matched)
+                self._begin(matched, begun)
                 self.net.output_kind = self.loss.output_kind or self.net.output_kind
                 finished = self._epochs(epochs, interrupt)
+            except BaseException:
+                for callback in begun:
+                    callback.on_train_abort()
+                raise
             finally:
                 self.display.close()
             self.progress.interrupted = not finished
@@ -117,11 +124,17 @@ class Run:
                 matched.append((callback, stored))
         return matched
 
-    def _begin(self, matched: Sequence[tuple[Callback, StoredCallback]]) -> None:
+    def _check_callbacks(self) -> None:
+        for callback in self.callbacks:
+            callback.net, callback.optimizer = self.net, self.optimizer
+            callback.check()
+
+    def _begin(self, matched: Sequence[tuple[Callback, StoredCallback]], begun: list[Callback]) -> None:
         """Start the callbacks, give them their stored state, and finish the hook that the checkpoint was written in."""
         for callback in self.callbacks:
-            callback.net, callback.optimizer, callback.stop_training = self.net, self.optimizer, False
+            callback.stop_training = False
             callback.on_train_begin()
+            begun.append(callback)
         for callback, stored in matched:
             callback.load_state_dict(stored.state)
         progress = self.progress

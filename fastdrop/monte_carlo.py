@@ -22,6 +22,7 @@ from fastdrop.backends.select import backend_of, in_kind
 from fastdrop.inference import OUTPUT_KINDS, PROBABILISTIC_KINDS, known_kind, probabilities, rows_at_once
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.chain import opened
+from fastdrop.layers.dropout import AbstractMasked
 from fastdrop.layers.passes import MonteCarlo, Pass, Source, run_chain
 from fastdrop.mask import MAX_ELEMENTS, checked_shared_rows
 from fastdrop.predictor import INFERENCE
@@ -167,11 +168,12 @@ class _Run:
 
     def __init__(self, net: LayeredNetwork, row_shape: Shape, whole: Pass) -> None:
         chain = list(opened(net.layers))
-        first = next((i for i, layer in enumerate(chain) if any(node.layer.random for node in layer.walk())), len(chain))
+        first = next((i for i, layer in enumerate(chain) if any(node.layer.varies for node in layer.walk())), len(chain))
         self.whole = whole
         self.before, self.behind = fusion.plan(chain[:first]), fusion.plan(chain[first:])
         self._widest = max(1, net.widest(row_shape))
-        self.rows_at_once = rows_at_once(net, row_shape, STACKED_ROWS)
+        self._uncut = any(_has_all_rows(node.layer) for layer in chain for node in layer.walk())
+        self.rows_at_once = MAX_ELEMENTS if self._uncut else rows_at_once(net, row_shape, STACKED_ROWS)
 
     def outputs(self, x: Array, start: int) -> Iterator[tuple[int, Array]]:
         """Yield (first pass, outputs (passes, rows, ...)) for rows of x, the first of which is number `start`.
@@ -190,7 +192,8 @@ class _Run:
 
         if threads == 1:
             return map(outputs_of, range(count))
-        self._outputs(stacked[:0], start, 0, 1)  # binds the masks here: a warning is to name the caller's line
+        few = stacked[: rows if self._uncut else 0]
+        self._outputs(few, start, 0, 1)  # binds the masks here: a warning is to name the caller's line
         return _in_threads(outputs_of, count, threads)
 
     def _batches(self, rows: int, threads: int) -> tuple[int, int]:
@@ -199,7 +202,7 @@ class _Run:
         All that are done at the same time have at most ELEMENTS_AT_ONCE elements between two layers, unless one pass has more.
         """
         total, rows = self._passes.passes, max(1, rows)
-        together = max(1, self.rows_at_once // rows)
+        together = max(1, min(self.rows_at_once, STACKED_ROWS) // rows)
         smaller = min(together, inference.ELEMENTS_AT_ONCE // (threads * rows * self._widest))
         if threads == 1 or total <= together or smaller == 0 or total < threads:
             return -(-total // together), 1
@@ -216,6 +219,12 @@ class _Run:
     def _passes(self) -> MonteCarlo:
         assert self.whole.monte_carlo is not None
         return self.whole.monte_carlo
+
+
+def _has_all_rows(layer: AbstractLayer) -> bool:
+    """Return whether a layer's mask is for so many rows and no others."""
+    noise_shape = layer.noise_shape if isinstance(layer, AbstractMasked) else None
+    return noise_shape is not None and noise_shape[0] not in (1, None)
 
 
 def _in_threads(work: Callable[[int], Result], count: int, threads: int) -> Iterator[Result]:
@@ -290,9 +299,11 @@ def _add_in_order(total: Floats | float, terms: Floats) -> Floats:
 
 
 def _entropy(probabilities: Floats, kind: str) -> Floats:
-    """Return ``-sum p ln p`` over the last axis; for "sigmoid_logits", the entropy of each output's yes or no."""
+    """Return ``-sum p ln p`` over the last axis; for "sigmoid_logits", and a single column, the entropy of yes and no."""
     if kind == "sigmoid_logits":
         return _surprise(probabilities) + _surprise(1.0 - probabilities)
+    if probabilities.shape[-1] == 1:  # of the second of two classes
+        probabilities = np.concatenate([1.0 - probabilities, probabilities], axis=-1)
     total: Floats = _surprise(probabilities).sum(axis=-1)
     return total
 

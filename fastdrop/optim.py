@@ -42,6 +42,11 @@ class Begun(NamedTuple):
     parameters: list[tuple[TrainedParameter, Slots]]
 
 
+def _trained(net: Network) -> list[TrainedParameter]:
+    """Return the trainable parameters; one that stands in several layers is there as often."""
+    return [parameter for parameter in net.parameters() if parameter.trainable]
+
+
 class AbstractOptimizer(ABC):
     """What all optimisers share. Final subclasses: `SGD`, `Adam`, `AdamW`.
 
@@ -101,13 +106,14 @@ class AbstractOptimizer(ABC):
 
         Raises
         ------
-        TypeError, ValueError: as `step`.
+        TypeError, ValueError: as `step`; nothing is changed then.
         """
+        self._begin(net)  # raises, if anything, before there are gradients
         try:
             backward(gradient)
             self.step(net)
         except BaseException:
-            backend_of(gradient).forget_updates()
+            backend_of(gradient).finish_updates(forget=True)
             raise
         finally:
             net.zero_grad()
@@ -115,7 +121,7 @@ class AbstractOptimizer(ABC):
     def _begin(self, net: Network) -> Begun:
         """Return what a step needs to know; it is checked, and no parameter is changed yet."""
         learning_rate, names = self.learning_rate, self._slot_names()
-        return Begun(learning_rate, [(each, self._slots_of(each, names)) for each in net.parameters() if each.trainable])
+        return Begun(learning_rate, [(each, self._slots_of(each, names)) for each in dict.fromkeys(_trained(net))])
 
     def _finish(self, net: Network, begun: Begun, updated: Collection[TrainedParameter] = ()) -> None:
         """Do a step, but for the updates that are done already."""
@@ -233,7 +239,7 @@ class AbstractFusable(AbstractOptimizer):
             super().backward_and_step(net, backward, gradient)
             return
         begun = self._begin(net)
-        tied = len(dict(begun.parameters)) < len(begun.parameters)
+        tied = len(begun.parameters) < len(_trained(net))
         staying = self._rule(begun.learning_rate, 0.0, net.dtype)
         decaying = self._rule(begun.learning_rate, self.weight_decay, net.dtype) if self.weight_decay else staying
         updates = {
@@ -246,7 +252,7 @@ class AbstractFusable(AbstractOptimizer):
             backward(gradient, updates=updates)
             self._finish(net, begun, offered - updates.keys())
         except BaseException:
-            backend_of(gradient).forget_updates()
+            backend_of(gradient).finish_updates(forget=True)
             raise
         finally:
             net.zero_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +17,7 @@ from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.chain import AbstractChain
 from fastdrop.layers.conversion import weight_factors
 from fastdrop.layers.dropout import DOWNSCALE, UPSCALE
+from fastdrop.layers.parameter import Parameter
 from fastdrop.layers.passes import InnerBackward, Pass, run_chain
 from fastdrop.predictor import Predictor
 
@@ -109,7 +110,7 @@ class Sequential(AbstractChain):
         not finite are left as they are.
         """
         max_norm = _validate.real("max_norm", max_norm, 0.0, open_low=True)
-        grads = [parameter.grad for _, parameter in self._built() if parameter.trainable]
+        grads = [parameter.grad for parameter in self._different() if parameter.trainable]
         norm = math.sqrt(sum(backend_of(grad).sum_of_squares(grad) for grad in grads))
         if max_norm < norm < math.inf:
             for grad in grads:
@@ -118,7 +119,11 @@ class Sequential(AbstractChain):
 
     def penalty(self) -> float:
         """Return the sum of the L1 and L2 penalties of all trainable parameters."""
-        return sum((parameter.penalty() for _, parameter in self._built()), 0.0)
+        return sum((parameter.penalty() for parameter in self._different()), 0.0)
+
+    def _different(self) -> Iterable[Parameter]:
+        """Return the parameters, each once, in however many layers it stands."""
+        return dict.fromkeys(parameter for _, parameter in self._built())
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of all parameters' values by name, NumPy arrays wherever the network is: {"1.weight": array, ...}."""
@@ -201,8 +206,8 @@ class Sequential(AbstractChain):
 
         Raises
         ------
-        ValueError: something else than Flatten, linear, relu, leaky_relu and Dropout lies between such a Dropout and the next
-        Dense layer, or none follows; the error names the layer. RuntimeError: the network has no parameters yet.
+        ValueError: something that a factor does not simply pass through, such as tanh or a Residual, lies between such a Dropout
+        and the next Dense or Conv2D, or none follows; the error names the layer. RuntimeError: the network has no parameters yet.
         """
         state, paths = self.state_dict(), {layer: path[:-1] for path, layer, _ in self.walk()}
         for layer, factor in weight_factors(self.layers, self._known_shape(), paths).items():

@@ -5,6 +5,7 @@ Tensors of parameters have the parameters' names. Tensors of a checkpoint's opti
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ CHECKPOINT: Final = "checkpoint"
 TRAINING: Final = "training"
 STRENGTHS: Final = ("rate", "stddev")
 """Arguments of layers that say how much is dropped, or how strong the noise is; they may change from step to step."""
+BEGINNINGS: Final = ("name", "input_shape", *STRENGTHS)
+"""Arguments of layers that may differ between a checkpoint's network and the one that goes on."""
 MAX_SEED: Final = (1 << 64) - 1
 MAX_STEPS: Final = 1 << 32
 
@@ -81,7 +84,8 @@ def load_checkpoint(path: PathLike, net: Network, optimizer: AbstractOptimizer) 
     ----------
     path : str or path
     net : Sequential
-        Of the checkpoint's architecture; weights, rates of dropout, seed, counters, output kind and labels are replaced.
+        Of the checkpoint's architecture; weights, which of them are frozen, rates of dropout, seed, counters, output kind and
+        labels are replaced.
     optimizer : AbstractOptimizer
         Of the checkpoint's class; its configuration and state are replaced.
 
@@ -165,17 +169,49 @@ def restore_network(net: Network, facts: Facts, weights: Tensors) -> None:
     step_count = _validate.integer("step_count", facts["step_count"], 0, MAX_STEPS)
     epochs_completed = _validate.integer("epochs_completed", facts["epochs_completed"], 0, MAX_STEPS)
     output_kind, labels = _output_kind(facts["output_kind"]), _labels(facts["labels"])
-    strengths = dict(_strengths(facts["config"]))
-    if strengths.keys() != net.strengths().keys():
-        _validate.fail_value("config", f"that of a network with {sorted(net.strengths())}", sorted(strengths))
-    strengths = net.checked_strengths(strengths)
+    config = _validate.instance("config", facts["config"], dict, "a dict")
+    _check_same("config", _architecture(config), _architecture(json.loads(json.dumps(net.get_config()))))
+    strengths = net.checked_strengths(dict(_strengths(config)))
+    parameters = {parameter.name: parameter for parameter in net.parameters()}
+    frozen = _validate.sequence("config.frozen", config["frozen"], "a list of names")
+    for name in frozen:
+        _validate.choice("config.frozen", name, parameters)
     net.load_state_dict(weights)
     net.set_strengths(strengths)
+    for name, parameter in parameters.items():
+        parameter.trainable = name not in frozen
     net.seed = seed
     net.step_count = step_count
     net.epochs_completed = epochs_completed
     net.output_kind = output_kind
     net.labels = labels
+
+
+def _architecture(config: Facts) -> Facts:
+    """Return a network's description without what a checkpoint replaces, and what only a new network is made with."""
+    return {name: value for name, value in _without_beginnings(config).items() if name not in ("seed", "frozen", "built_shape")}
+
+
+def _without_beginnings(value: Any) -> Any:
+    """Return a description without names, rates and what starting values are drawn from, at any depth."""
+    if isinstance(value, dict):
+        left = {name: entry for name, entry in value.items() if name not in BEGINNINGS and not name.endswith("_initializer")}
+        return {name: _without_beginnings(entry) for name, entry in left.items()}
+    return [_without_beginnings(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _check_same(name: str, got: Any, wanted: Any) -> None:
+    """Raise unless two descriptions are the same; the error names the first place where they are not."""
+    if isinstance(got, dict) and isinstance(wanted, dict) and got.keys() == wanted.keys():
+        for key, value in got.items():
+            _check_same(f"{name}.{key}", value, wanted[key])
+    elif isinstance(got, list) and isinstance(wanted, list):
+        if len(got) != len(wanted):
+            _validate.fail_value(name, f"of {len(wanted)} entries, as that of the network", len(got))
+        for i, value in enumerate(got):
+            _check_same(f"{name}.{i}", value, wanted[i])
+    elif got != wanted:
+        _validate.fail_value(name, f"that of the network ({wanted})", got)
 
 
 def _strengths(config: Facts, path: str = "") -> Iterator[tuple[str, Any]]:

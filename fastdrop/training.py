@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from fastdrop import _validate, losses, optim
 from fastdrop import metrics as metric_table
@@ -33,8 +33,11 @@ __all__ = ["evaluate", "fit", "train_on_batch"]
 DEFAULT_OPTIMIZER = "adam"
 DEFAULT_LOSS = "softmax_cross_entropy"
 
-LOG_NO_VALIDATION = (CSVLogger, DropoutScheduler, EarlyStopping, LearningRateScheduler, ModelCheckpoint, ReduceLROnPlateau)
-"""Callbacks that put no "val_" values into the logs; those of users may."""
+LOGGED: Final = {
+    CSVLogger: "", DropoutScheduler: "dropout_factor", EarlyStopping: "", LearningRateScheduler: "learning_rate",
+    ModelCheckpoint: "", ReduceLROnPlateau: "learning_rate",
+}  # fmt: skip
+"""What callbacks put into the logs; those of users may add anything."""
 
 
 def train_on_batch(
@@ -160,7 +163,7 @@ def fit(
     optimizer = optim.get(optimizer)
     resolved = losses.get(loss)
     measured = metric_table.get(metrics, resolved.output_kind or net.output_kind)
-    checked = _callbacks(callbacks, None if validation_data is not None else ["loss", *(metric.name for metric in measured)])
+    checked = _callbacks(callbacks, ["loss", *(metric.name for metric in measured)], validation_data is not None)
     data = prepare(net, resolved, x, y, sample_weight)
     validation = None
     if validation_data is not None:
@@ -171,16 +174,17 @@ def fit(
     return run.go(epochs, shown, checkpoint)
 
 
-def _callbacks(callbacks: Any, names: Sequence[str] | None) -> list[Callback]:
-    """Return the callbacks as a list; `names` are the logged values if there are no validation data."""
+def _callbacks(callbacks: Any, names: Sequence[str], validated: bool) -> list[Callback]:
+    """Return the callbacks as a list; what one of them watches must be among the logged values, as far as these are known."""
     entries = _validate.sequence("callbacks", () if callbacks is None else callbacks, "a list of callbacks")
     for callback in entries:
         _validate.instance("callbacks", callback, Callback, "a list of fastdrop.callbacks.Callback")
-    if names is None or not all(type(callback) in LOG_NO_VALIDATION for callback in entries):
+    if not all(type(callback) in LOGGED for callback in entries):
         return entries
+    names = [*names, *(f"val_{name}" for name in names if validated), *(LOGGED[type(callback)] for callback in entries)]
     for callback in entries:
-        watched = callback.monitor if isinstance(callback, AbstractMonitor) and callback.watches else None
-        if watched in [f"val_{name}" for name in names]:
-            hint = "(hint: fit(..., validation_data=(x, y)))"
-            _validate.fail_value("monitor", f"one of {', '.join(names)} without validation data", repr(watched), hint)
+        if isinstance(callback, AbstractMonitor) and callback.watches and callback.monitor not in names:
+            without, hint = ("", "") if validated else (" without validation data", "(hint: fit(..., validation_data=(x, y)))")
+            wanted = f"one of {', '.join(filter(None, names))}{without}"
+            _validate.fail_value("monitor", wanted, repr(callback.monitor), hint)
     return entries

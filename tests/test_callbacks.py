@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import math
 from collections.abc import Callable
@@ -321,8 +322,69 @@ def test_schedules_are_not_overruled(callback: cb.Callback) -> None:
 
 
 def test_a_monitored_value_that_never_comes() -> None:
-    with pytest.raises(ArgumentValueError, match="`monitor` must be one of accuracy, loss, got 'score'"):
+    with pytest.raises(ArgumentValueError, match="`monitor` must be one of loss, accuracy without validation data, got 'score'"):
         training.fit(network(), X, Y, callbacks=[cb.EarlyStopping("score")], progress=False)
+
+
+def test_what_is_watched_is_known_before_training(tmp_path: Path) -> None:
+    for callbacks, validated, known in (
+        ([cb.EarlyStopping("val_acc")], True, "loss, accuracy, val_loss, val_accuracy, got 'val_acc'"),
+        ([cb.EarlyStopping("learning_rate")], False, "loss, accuracy without"),
+        ([cb.EarlyStopping("dropout"), cb.LearningRateScheduler(lambda _, rate: rate)], True, "val_accuracy, learning_rate, got"),
+    ):
+        net = network()
+        with pytest.raises(ArgumentValueError, match=f"`monitor` must be one of .*{known}"):
+            training.fit(net, X, Y, callbacks=callbacks, validation_data=(X, Y) if validated else None, progress=False)
+        assert net.step_count == 0
+
+
+class Failing(cb.Callback):
+    """Raises at the second step."""
+
+    def on_train_batch_begin(self, batch: int, logs: Any) -> None:
+        if batch == 1:
+            raise MemoryError
+
+
+def test_rates_are_final_again_after_an_error() -> None:
+    net = fd.Sequential([fd.Dropout(0.5), fd.Dense(CLASSES)], input_shape=(FEATURES,), seed=1)
+    scheduler = cb.DropoutScheduler(0.5)
+    with pytest.raises(MemoryError):
+        training.fit(net, X, Y, batch_size=2, callbacks=[scheduler, Failing()], progress=False)
+    assert net.layers[0].rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("callback", "optimizer", "text"),
+    [
+        (lambda path: cb.DropoutScheduler(0.5), optim.SGD(), "a network with dropout layers"),
+        (
+            lambda path: cb.ReduceLROnPlateau("loss"),
+            optim.SGD(fd.schedules.CosineDecay(0.1, 10)),
+            "`optimizer.learning_rate` must",
+        ),
+        (
+            lambda path: cb.LearningRateScheduler(max),
+            optim.SGD(fd.schedules.CosineDecay(0.1, 10)),
+            "`optimizer.learning_rate` must",
+        ),
+        (lambda path: cb.ModelCheckpoint(path / "no" / "file"), optim.SGD(), "cannot be written"),
+        (lambda path: cb.CSVLogger(path / "no" / "file"), optim.SGD(), "cannot be written"),
+    ],
+    ids=["no dropout", "plateau", "rate", "checkpoint", "table"],
+)
+def test_callbacks_that_cannot_be_change_nothing(tmp_path: Path, callback: Any, optimizer: Any, text: str) -> None:
+    net, optimizer = network(), copy.deepcopy(optimizer)
+    training.fit(net, X, Y, epochs=1, optimizer=optimizer, progress=False)
+    fd.save_checkpoint(tmp_path / "c", net, optimizer)
+    training.fit(net, X, Y, epochs=1, optimizer=optimizer, progress=False)
+    before, progress = net.state_dict(), optimizer.progress
+    for resume in (None, tmp_path / "c"):
+        with pytest.raises((ArgumentValueError, OutputError), match=text):
+            training.fit(net, X, Y, epochs=3, optimizer=optimizer, callbacks=[callback(tmp_path)], progress=False, resume=resume)
+        assert optimizer.progress is progress
+        assert net.step_count == 2 * -(-len(X) // 32)
+        np.testing.assert_array_equal(net.state_dict()["0.weight"], before["0.weight"])
 
 
 def test_a_file_name_with_a_value_that_never_comes(tmp_path: Path) -> None:

@@ -39,8 +39,9 @@ WEIGHTS = GENERATOR.random(ROWS)
 VALIDATION = (GENERATOR.standard_normal((9, FEATURES)).astype(np.float32), GENERATOR.integers(0, CLASSES, 9))
 
 
-def network(seed: int) -> fd.Sequential:
-    layers = [fd.Dropout(0.2), fd.Dense(6, activation="tanh", weight_regularizer="l2"), fd.Dropout(0.5), fd.Dense(CLASSES)]
+def network(seed: int, **arguments: Any) -> fd.Sequential:
+    hidden = fd.Dense(6, activation="tanh", weight_regularizer="l2")
+    layers = [fd.Dropout(0.2), hidden, fd.Dropout(0.5, **arguments), fd.Dense(CLASSES)]
     return fd.Sequential(layers, input_shape=(FEATURES,), seed=seed)
 
 
@@ -410,10 +411,12 @@ def test_another_network_or_optimizer_is_an_error_and_nothing_changes(saved: Pat
     double = fd.Sequential(
         [fd.Dropout(0.2), fd.Dense(6), fd.Dropout(0.5), fd.Dense(CLASSES)], input_shape=(FEATURES,), seed=2, dtype="float64"
     )
+    other = network(2, mode="downscale_in_infer")
     others = (
-        (wide, "1.weight"),
-        (short, "state of this network"),
-        (bare, "`config` must be that of a network with"),
+        (wide, r"`config\.layers\.1\.units` must be that of the network \(7\), got 6"),
+        (short, r"`config\.layers` must be of 3 entries, as that of the network, got 4"),
+        (bare, r"`config\.layers` must be of 1 entries"),
+        (other, r"`config\.layers\.2\.mode` must be that of the network \(downscale_in_infer\), got upscale_in_train"),
         (double, "`dtype` must be that of the network"),
     )
     for net, text in others:
@@ -431,10 +434,29 @@ def test_another_network_or_optimizer_is_an_error_and_nothing_changes(saved: Pat
 
 
 def test_a_network_without_parameters_yet(saved: Path) -> None:
-    net = fd.Sequential([fd.Dropout(0.2), fd.Dense(6, activation="tanh"), fd.Dropout(0.5), fd.Dense(CLASSES)], seed=2)
+    net = fd.Sequential(network(2).layers, seed=2)
+    net = fd.Sequential.from_config({name: value for name, value in net.get_config().items() if name != "built_shape"})
     with pytest.raises(StateError, match="has no parameters yet"):
         fd.load_checkpoint(saved, net, optim.SGD())
     assert fit(net, None, [], resume=saved).epochs == [0, 1, 2, 3]
+
+
+def test_frozen_parameters_are_those_of_the_checkpoint(tmp_path: Path) -> None:
+    net, optimizer = network(2), optim.SGD()
+    net.parameters()[0].trainable = False
+    fd.save_checkpoint(tmp_path / "c", net, optimizer)
+    other = network(3)
+    other.parameters()[2].trainable = False
+    fd.load_checkpoint(tmp_path / "c", other, optimizer)
+    assert [parameter.trainable for parameter in other.parameters()] == [False, True, True, True]
+
+
+def test_names_rates_and_starting_values_may_differ(tmp_path: Path) -> None:
+    fd.save_checkpoint(tmp_path / "c", network(2), optim.SGD())
+    other = network(3)
+    other.layers[0].rate, other.layers[1].name = 0.3, "another"
+    fd.load_checkpoint(tmp_path / "c", other, optim.SGD())
+    assert other.layers[0].rate == 0.2
 
 
 def test_wrong_kinds_of_files_and_arguments(saved: Path, tmp_path: Path) -> None:

@@ -167,10 +167,14 @@ def test_rate_zero_is_dense_and_rate_one_leaves_the_bias() -> None:
             y, backward = layer.forward(x, True, step)
             assert_same_bits(y, np.ones((4, 5), np.float32))
             assert not backward(y, input_gradient=True).any()
+        whatever = np.full((4, 6), np.inf, np.float32)
+        y, backward = layer.forward(whatever, True, 3)
+        assert_same_bits(y, np.ones((4, 5), np.float32))
+        assert not backward(np.full((4, 5), 3, np.float32), input_gradient=True).any()
     assert [each.category for each in caught if each.category is not RuntimeWarning] == [AllDroppedWarning]
     weight, bias = layer.parameters()
     assert not weight.grad.any()
-    assert (bias.grad == 12).all()
+    assert (bias.grad == 24).all()
 
 
 def test_seed_and_stream() -> None:

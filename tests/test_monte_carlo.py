@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
-from assertions import assert_same_bits, assert_varied
+from assertions import assert_near, assert_same_bits, assert_varied
 from strategies import random_array
 
 import fastdrop as fd
@@ -402,6 +402,46 @@ def test_a_warning_names_the_line_of_the_caller() -> None:
     with pytest.warns(AllDroppedWarning) as caught:
         net.predict_mc(random_array(0, (100, 4)), 100)
     assert [each.filename for each in caught] == [__file__]
+
+
+@pytest.mark.parametrize("count", [10, 1000])
+def test_a_mask_for_so_many_rows_and_no_others(count: int) -> None:
+    """It works with any number of passes and threads, and for more rows than usually go together."""
+    net = fd.Sequential([fd.Dropout(0.5, noise_shape=(8, None)), fd.Dense(OUTPUTS)], input_shape=(4,), seed=1)
+    net.output_kind = "values"
+    x = random_array(0, (8, 4))
+    several = net.predict_mc(x, count)
+    with _config.single_thread():
+        assert_same_prediction(net.predict_mc(x, count), several)
+    many = fd.Sequential([fd.Dropout(0.5, noise_shape=(1030, None)), fd.Dense(OUTPUTS)], input_shape=(4,), seed=1)
+    many.output_kind = "values"
+    assert many.predict_mc(random_array(0, (1030, 4)), 2).mean.shape == (1030, OUTPUTS)
+
+
+@pytest.mark.parametrize("layer", [fd.RandomFlip(), fd.RandomCrop(1), fd.GaussianNoise(0.5), fd.Dropout(0.0)], ids=str)
+def test_what_does_not_vary_is_computed_once(monkeypatch: pytest.MonkeyPatch, layer: fd.layers.AbstractLayer) -> None:
+    layers = [layer, fd.Conv2D(2, 3), fd.Flatten(), fd.Dropout(0.5, stream=9), fd.Dense(OUTPUTS)]
+    net = fd.Sequential(layers, input_shape=(4, 4, 1), seed=1)
+    net.output_kind = "values"
+    backend, images = default_backend(), []
+    convolve = backend.conv2d_forward
+    monkeypatch.setattr(backend, "conv2d_forward", lambda x, *rest: (images.append(len(x)), convolve(x, *rest))[1])
+    found = net.predict_mc(random_array(0, (3, 4, 4, 1)), 20)
+    assert images == [3]
+    plain = fd.Sequential(layers[1:], input_shape=(4, 4, 1), seed=1)
+    plain.output_kind = "values"
+    assert_same_prediction(found, plain.predict_mc(random_array(0, (3, 4, 4, 1)), 20))
+
+
+def test_the_entropy_of_a_single_probability_is_that_of_yes_and_no() -> None:
+    net = fd.Sequential([fd.Dropout(0.5), fd.Dense(1, activation="sigmoid")], input_shape=(4,), seed=1)
+    x = random_array(0, (3, 4))
+    net.output_kind = "probabilities"
+    single = net.predict_mc(x, 30)
+    p = single.mean[:, 0]
+    assert_near(single.entropy, -p * np.log(p) - (1 - p) * np.log(1 - p), 1e-12)
+    assert (single.mutual_information >= 0).all()
+    assert single.entropy.shape == (3,)
 
 
 def test_memory_is_that_of_one_batch_on_any_number_of_threads() -> None:

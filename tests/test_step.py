@@ -213,6 +213,29 @@ def test_a_parameter_in_two_layers() -> None:
     check(tied, OPTIMIZERS["momentum"], arrays=["1.weight", "1.bias", "1.weight", "1.bias", "2.weight", "2.bias"])
 
 
+@pytest.mark.parametrize("optimizer", [optim.SGD(0.5, momentum=0.9), optim.SGD(0.5, momentum=0.9, clip_norm=1.0)])
+def test_a_parameter_in_two_layers_is_one(optimizer: AbstractOptimizer) -> None:
+    """It is updated once by the sum of its gradients, counts once in the norm, and has one penalty."""
+    first, second = (fd.Dense(2, use_bias=False, weight_regularizer=fd.regularizers.L2(0.25)) for _ in range(2))
+    first.build((2,))
+    second.weight = first.weight
+    net = fd.Sequential([first, second], input_shape=(2,))
+    weight = first.weight
+    assert weight is not None
+    weight.value[...] = [[1, 0], [0, 1]]
+    assert net.penalty() == 0.25 * 2
+    x, dy = np.array([[1, 2]], np.float32), np.array([[4, -4]], np.float32)
+    _, backward = net.forward(x, training=True)
+    wanted = 2 * (x.T @ dy) + 2 * 0.25 * weight.value
+    before, norm = weight.value.copy(), float(np.sqrt((wanted**2).sum()))
+    optimizer.backward_and_step(net, backward, dy)
+    if optimizer.clip_norm:
+        wanted /= norm
+    np.testing.assert_allclose(weight.value, before - np.float32(0.5) * wanted, rtol=1e-6)
+    weight.grad[...] = wanted
+    assert net.clip_grads(1e9) == pytest.approx(float(np.sqrt((wanted**2).sum())))
+
+
 class Scale(AbstractLayer):
     """A layer that knows nothing of updates: one factor for all elements."""
 

@@ -433,11 +433,8 @@ class AbstractBackend(ABC):
         """Do `update`, at the latest in the next `finish_updates` of this thread; nobody changes its arrays before that."""
         self.update(update, grad)
 
-    def finish_updates(self) -> None:  # noqa: B027  (nothing is ever left to do)
-        """Do the updates that this thread has left for later."""
-
-    def forget_updates(self) -> None:  # noqa: B027  (nothing is ever left to do)
-        """Give up the updates that this thread has left for later."""
+    def finish_updates(self, *, forget: bool = False) -> None:  # noqa: B027  (nothing is ever left to do)
+        """Do, or forget, the updates that this thread has left for later."""
 
     @abstractmethod
     def sum_of_squares(self, x: Array) -> float:

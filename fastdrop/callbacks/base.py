@@ -32,11 +32,17 @@ class Callback:
     optimizer: AbstractOptimizer
     stop_training: bool = False
 
+    def check(self) -> None:
+        """Raise unless the run can be: asked before anything is changed, and again when a checkpoint is restored."""
+
     def on_train_begin(self) -> None:
         """Run before the first step; the state starts anew here. A resumed run restores it afterwards."""
 
     def on_train_end(self) -> None:
         """Run after the last step, and after an interruption by Ctrl-C."""
+
+    def on_train_abort(self) -> None:
+        """Run in place of `on_train_end` where an exception ends the run."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
         """Run before an epoch (from 0); `logs` is empty."""

@@ -70,10 +70,13 @@ class ModelCheckpoint(AbstractMonitor):
         """Whether the monitored value is looked at."""
         return self.save_best_only
 
-    def on_train_begin(self) -> None:
+    def check(self) -> None:
         """Check that the file can be written, before any training is done for nothing."""
         if "{" not in str(self.filepath.parent):
             check_writable(self.filepath)
+
+    def on_train_begin(self) -> None:
+        """Start counting anew."""
         self.best, self.steps_since_save = self.initial_value_threshold, 0
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
@@ -131,9 +134,12 @@ class CSVLogger(Callback):
         self.append = _validate.boolean("append", append)
         self.rows: list[list[str]] = []
 
-    def on_train_begin(self) -> None:
-        """Check that the file can be written; read it, to append."""
+    def check(self) -> None:
+        """Check that the file can be written."""
         check_writable(self.filename)
+
+    def on_train_begin(self) -> None:
+        """Begin the table, or read it to append."""
         self.rows = []
         if self.append and self.filename.exists():
             self.rows = list(csv.reader(io.StringIO(_text(self.filename), newline=""), delimiter=self.separator))

@@ -167,9 +167,12 @@ class ReduceLROnPlateau(AbstractMonitor):
         self.wait = 0
         self.cooldown_counter = 0
 
-    def on_train_begin(self) -> None:
-        """Start counting anew; refuse an optimiser that has a schedule of its own."""
+    def check(self) -> None:
+        """Refuse an optimiser that has a schedule of its own."""
         without_schedule(self.optimizer)
+
+    def on_train_begin(self) -> None:
+        """Start counting anew."""
         self.best, self.wait, self.cooldown_counter = None, 0, 0
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:  # noqa: ARG002 (the signature of the hook)

@@ -24,7 +24,7 @@ class LearningRateScheduler(Callback):
     def __init__(self, schedule: Callable[[int, float], float]) -> None:
         self.schedule = _validate.callable_("schedule", schedule)
 
-    def on_train_begin(self) -> None:
+    def check(self) -> None:
         """Refuse an optimiser that has a schedule of its own."""
         without_schedule(self.optimizer)
 
@@ -89,6 +89,10 @@ class DropoutScheduler(Callback):
         self.final_rates: dict[str, float] = {}
         self.factor = 1.0
 
+    def check(self) -> None:
+        """Refuse a network without dropout layers."""
+        dropout_rates(self.net)
+
     def on_train_begin(self) -> None:
         """Take over the layers' rates as the final ones."""
         self.final_rates, self.factor = dropout_rates(self.net), 1.0
@@ -106,6 +110,10 @@ class DropoutScheduler(Callback):
     def on_train_end(self) -> None:
         """Give the layers their final rates."""
         self.net.set_strengths(self.final_rates)
+
+    def on_train_abort(self) -> None:
+        """Give the layers their final rates."""
+        self.on_train_end()
 
     def check_state(self, state: dict[str, Any]) -> None:
         """Raise unless `load_state_dict` can take the state."""

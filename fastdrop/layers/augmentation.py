@@ -36,6 +36,11 @@ class AbstractAugmentation(AbstractLayer):
 
     random: ClassVar[bool] = True
 
+    @property
+    def varies(self) -> bool:
+        """No: there is none in Monte-Carlo inference."""
+        return False
+
     def _output_shape(self, input_shape: Shape) -> Shape:
         _validate.row_axes(self.name, AXES, input_shape)
         return input_shape

@@ -107,7 +107,7 @@ class AbstractLayer(ABC):
         step = self.step_count if step is None else _validate.integer("step", step, 0, MASK32)
         row_offset = _validate.integer("row_offset", row_offset, 0, MAX_ELEMENTS - 1)
         given, x = x, self._prepared(x)
-        versions = [(parameter, parameter.version) for _, parameter in self._named or ()]
+        versions = {parameter: parameter.version for _, parameter in self._named or ()}
         y, inner = self.apply(x, Pass(training, step, row_offset, self._streams(), keep))
         if counted:
             self.step_count = step + 1
@@ -118,14 +118,14 @@ class AbstractLayer(ABC):
             theirs, dy = dy, arrays.float_array("dy", dy, min_ndim=0)
             _validate.exact_shape("dy", dy, y_shape)
             arrays.same_place("dy", dy, "y", on_device)
-            for parameter, version in versions:
+            for parameter, version in versions.items():
                 if parameter.version != version:
                     raise StaleBackwardError(f"`{parameter.name}` was changed between this forward pass and its backward pass")
             dx = None
             if input_gradient or self.trainable:
                 dx = inner(contiguous(dy, y_dtype), input_gradient, {} if updates is None else updates)
             if row_offset == 0:
-                for parameter, _ in versions:
+                for parameter in versions:
                     parameter.add_penalty_gradient()
             return in_kind(dx, theirs) if input_gradient else None
 
@@ -193,6 +193,11 @@ class AbstractLayer(ABC):
     def is_built(self) -> bool:
         """Whether this layer's own parameters exist."""
         return True
+
+    @property
+    def varies(self) -> bool:
+        """Whether what this layer itself does differs from one pass of Monte-Carlo inference to the next."""
+        return self.random and (not self.strength_name or getattr(self, self.strength_name) != 0)
 
     # The tree below a root
 

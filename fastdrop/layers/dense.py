@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from fastdrop import _validate, activations, fused
 from fastdrop._configurable import Config
-from fastdrop._types import ActivationKind, Array, Shape
+from fastdrop._types import ActivationKind, Array, MaskKind, Shape
 from fastdrop.backends.base import PackedWeight, Update
 from fastdrop.backends.select import backend_of
 from fastdrop.constraints import AbstractConstraint
@@ -147,6 +147,9 @@ class FusedDense:
         if weight_dropout is not None:
             weight_mask = weight_dropout.bind(w.shape, pass_.without_rows(), as_matrix=False)
             w = w if weight_mask is None else backend.dropout_forward(w, weight_mask)
+        all_dropped = weight_mask is not None and weight_mask.kind == MaskKind.DROP_ALL
+        if all_dropped:
+            x = backend.zeros(x.shape, x.dtype)  # inf times a dropped weight is 0, too
         x_shape, y_shape = x.shape, (*x.shape[:-1], self.dense.units)
         input_mask, output_mask = _bind(self.input_dropout, x_shape, pass_), _bind(self.output_dropout, y_shape, pass_)
         if len(x_shape) != 2:
@@ -164,6 +167,8 @@ class FusedDense:
             dy = dy if len(y_shape) == 2 else dy.reshape(matrix_shape)
             dy = dy if units is None else fused.compact(backend, dy, units)
             dx = inner(dy, want_dx, dweight, dbias, True)
+            if all_dropped and dx is not None:
+                dx.fill(0)
             if weight_mask is not None and dweight is not None and not isinstance(dweight, Update):
                 backend.scatter(backend.dropout_backward(dweight, weight_mask, dweight), None, None, weight.grad, True)
             return dx if dx is None or len(x_shape) == 2 else dx.reshape(x_shape)

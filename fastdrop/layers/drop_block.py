@@ -79,7 +79,12 @@ class DropBlock2D(AbstractMasked):
         input_shape: Any = None,
     ) -> None:
         super().__init__(rate, shared_rows=shared_rows, seed=seed, stream=stream, input_shape=input_shape)
-        self.block_size = _validate.integer("block_size", block_size, 1)
+        self._block_size = _validate.integer("block_size", block_size, 1)
+
+    @property
+    def block_size(self) -> int:
+        """Height and width of a block."""
+        return self._block_size
 
     def _output_shape(self, input_shape: Shape) -> Shape:
         _validate.row_axes(self.name, AXES, input_shape)

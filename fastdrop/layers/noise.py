@@ -30,6 +30,11 @@ class AbstractNoise(AbstractLayer):
     def stddev(self) -> float:
         """Standard deviation of the noise."""
 
+    @property
+    def varies(self) -> bool:
+        """Whether it multiplies: noise that is added is silent in Monte-Carlo inference."""
+        return self.multiplies and super().varies
+
     def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
         """Return (y, backward); x itself where there is no noise. In Monte-Carlo passes, noise that is added is silent."""
         silent = pass_.monte_carlo is not None and not self.multiplies

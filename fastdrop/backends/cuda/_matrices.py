@@ -148,11 +148,10 @@ class MatrixOperations(AbstractBackend):
     def update_later(self, update: Any, grad: Any) -> None:
         self._left.updates.append((update, grad))
 
-    def forget_updates(self) -> None:
-        self._left.updates = []
-
-    def finish_updates(self) -> None:
+    def finish_updates(self, *, forget: bool = False) -> None:
         left, self._left.updates = self._left.updates, []
+        if forget:
+            return
         if IS_SUCCESSOR:  # whose compiler does not take tuples of arrays
             for update, grad in left:
                 self.update(update, grad)
