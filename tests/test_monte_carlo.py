@@ -418,7 +418,9 @@ def test_a_mask_for_so_many_rows_and_no_others(count: int) -> None:
     assert many.predict_mc(random_array(0, (1030, 4)), 2).mean.shape == (1030, OUTPUTS)
 
 
-@pytest.mark.parametrize("layer", [fd.RandomFlip(), fd.RandomCrop(1), fd.GaussianNoise(0.5), fd.Dropout(0.0)], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "layer", [fd.RandomFlip(), fd.RandomCrop(1), fd.GaussianNoise(0.5), fd.Dropout(0.0)], ids=lambda each: each.name
+)
 def test_what_does_not_vary_is_computed_once(monkeypatch: pytest.MonkeyPatch, layer: fd.layers.AbstractLayer) -> None:
     layers = [layer, fd.Conv2D(2, 3), fd.Flatten(), fd.Dropout(0.5, stream=9), fd.Dense(OUTPUTS)]
     net = fd.Sequential(layers, input_shape=(4, 4, 1), seed=1)
