@@ -140,12 +140,12 @@ def do_speed(sizes: Sizes, path: Path) -> bool:
         try:
             case = make()
             ours = _milliseconds(case.ours, synchronize)
+            least = None if case.least is None else _milliseconds(case.least, synchronize)
+            others = {way: _milliseconds(function, synchronize) for way, function in case.torch.items()}
         except Exception:  # whatever it is, the other cases are still worth their time
             traceback.print_exc()
             complete = False
             continue
-        least = None if case.least is None else _milliseconds(case.least, synchronize)
-        others = {way: _milliseconds(function, synchronize) for way, function in case.torch.items()}
         row = {"gpu": name, "products": products, "case": case.name, "ours_ms": round(ours, 4)}
         row |= {f"torch_{way}_ms": round(others[way], 4) if way in others else "" for way in WAYS}
         append(path, row | {"copy_ms": "" if least is None else round(least, 4)})

@@ -102,7 +102,7 @@ def measure(net: Network, data: Data, loss: Loss, measured: Sequence[Metric], ba
     """Return the means of loss (with penalties) and metrics over all rows, in inference."""
     sums: Sums = {}
     penalty = net.penalty()
-    batches = Batches(data, batch_size or rows_at_once(net, data.x.shape[1:], EVALUATION_ROWS))
+    batches = Batches(data, batch_size or rows_at_once(net.widest(data.x.shape[1:]), EVALUATION_ROWS))
     for batch in range(len(batches)):
         part = batches[batch]
         outputs = net(part.x)

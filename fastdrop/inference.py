@@ -9,7 +9,7 @@ import numpy as np
 
 from fastdrop import _validate, activations, arrays
 from fastdrop._network import Network
-from fastdrop._types import Array, Shape
+from fastdrop._types import Array
 from fastdrop.backends.select import backend_of, in_kind
 from fastdrop.errors import StateError
 
@@ -22,9 +22,9 @@ ELEMENTS_AT_ONCE = 1 << 24
 """Most elements of an array between layers where rows are cut by default, unless one row has more: memory stays bounded."""
 
 
-def rows_at_once(net: Network, row_shape: Shape, most: int) -> int:
-    """Return how many rows of x, `most` at most, go through a network together."""
-    return max(1, min(most, ELEMENTS_AT_ONCE // max(1, net.widest(row_shape))))
+def rows_at_once(widest: int, most: int) -> int:
+    """Return how many rows of x, `most` at most, go together through a network whose `widest` row has so many elements."""
+    return max(1, min(most, ELEMENTS_AT_ONCE // max(1, widest)))
 
 
 def predict(net: Network, x: Any, batch_size: int | None = None) -> Array:
@@ -47,7 +47,7 @@ def predict(net: Network, x: Any, batch_size: int | None = None) -> Array:
     """
     given, x = x, arrays.float_array("x", x)
     if batch_size is None:
-        size = rows_at_once(net, x.shape[1:], PREDICTION_ROWS)
+        size = rows_at_once(net.widest(x.shape[1:]), PREDICTION_ROWS)
     else:
         size = _validate.integer("batch_size", batch_size, 1)
     first, backend = net(x[:size]), backend_of(x)

@@ -173,7 +173,7 @@ class _Run:
         self.before, self.behind = fusion.plan(chain[:first]), fusion.plan(chain[first:])
         self._widest = max(1, net.widest(row_shape))
         self._uncut = any(_has_all_rows(node.layer) for layer in chain for node in layer.walk())
-        self.rows_at_once = MAX_ELEMENTS if self._uncut else rows_at_once(net, row_shape, STACKED_ROWS)
+        self.rows_at_once = MAX_ELEMENTS if self._uncut else rows_at_once(self._widest, STACKED_ROWS)
 
     def outputs(self, x: Array, start: int) -> Iterator[tuple[int, Array]]:
         """Yield (first pass, outputs (passes, rows, ...)) for rows of x, the first of which is number `start`.

@@ -112,10 +112,8 @@ class AbstractOptimizer(ABC):
         try:
             backward(gradient)
             self.step(net)
-        except BaseException:
-            backend_of(gradient).finish_updates(forget=True)
-            raise
         finally:
+            backend_of(gradient).finish_updates(forget=True)  # there are some after an error alone
             net.zero_grad()
 
     def _begin(self, net: Network) -> Begun:
@@ -251,10 +249,8 @@ class AbstractFusable(AbstractOptimizer):
         try:
             backward(gradient, updates=updates)
             self._finish(net, begun, offered - updates.keys())
-        except BaseException:
-            backend_of(gradient).finish_updates(forget=True)
-            raise
         finally:
+            backend_of(gradient).finish_updates(forget=True)  # there are some after an error alone
             net.zero_grad()
 
     @abstractmethod

@@ -247,7 +247,10 @@ def sweep(
     processes = _validate.integer("processes", processes, 1)
     shown = _validate.boolean("progress", progress)
     results = Results(_validate.path("output", output))
-    training = _training(build, data, rates, epochs, batch_size, optimizer, loss, configuration, results.path)
+    training = _training(build, data, epochs, batch_size, optimizer, loss, configuration, results.path)
+    if isinstance(training.build, Recipe):
+        for rate in rates:
+            training.build.with_hidden_rate(rate, seeds[0]).units()
     check_can_be_sent(processes, build=training.build, optimizer=training.optimizer, loss=training.loss)
     wanted = [Job(rate, seed) for rate in dict.fromkeys(rates) for seed in dict.fromkeys(seeds)]
     with working_folder(training.folder), SweepDisplay(shown, len(wanted), training.epochs) as display:
@@ -269,15 +272,7 @@ def sweep(
 
 
 def _training(
-    build: Any,
-    data: Any,
-    rates: Sequence[float],
-    epochs: int | None,
-    batch_size: int | None,
-    optimizer: Any,
-    loss: Any,
-    configuration: str,
-    output: Path,
+    build: Any, data: Any, epochs: int | None, batch_size: int | None, optimizer: Any, loss: Any, configuration: str, output: Path
 ) -> Training:
     """Return what the runs have in common, checked."""
     recipe = Recipe.around(build, epochs, batch_size)
@@ -297,8 +292,6 @@ def _training(
         recipe.check(dataset)
         build, dataset = recipe, recipe.prepared(dataset)
         names = names if configuration else [recipe.differences()]
-        for rate in rates:
-            recipe.with_hidden_rate(rate, recipe.seed).units()
     elif not configuration:
         names = [name_of(build)]
     if optimizer is not None and not configuration:
