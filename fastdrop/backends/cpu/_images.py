@@ -12,8 +12,8 @@ from fastdrop._types import ActivationKind, Array, Indices, MaskKind
 from fastdrop.backends.base import PackedWeight, Update, needs_z
 from fastdrop.backends.cpu import _winograd, conv2d, dense, epilogue, masks, pooling
 from fastdrop.backends.cpu._arguments import NO_BIAS, NO_DROP, readable, unfinished
+from fastdrop.backends.cpu._memory import aligned_empty
 from fastdrop.backends.cpu._products import ProductOperations
-from fastdrop.backends.cpu._scratch import aligned_empty
 from fastdrop.mask import BoundMask
 from fastdrop.window import Pair, Window
 
@@ -133,8 +133,8 @@ class ImageOperations(ProductOperations):
         keep_z: bool,
     ) -> tuple[Array, Array | None]:
         filters = weight.shape[3]
-        y = np.empty((len(x), *window.places, filters), x.dtype)
-        z = np.empty_like(y) if keep_z and needs_z(activation) else None
+        y = self.empty((len(x), *window.places, filters), x.dtype)
+        z = self.empty(y.shape, y.dtype) if keep_z and needs_z(activation) else None
         packed = weight if isinstance(weight, PackedWeight) else self.pack_filters(weight, window)
         convolve = self._convolution(packed, window, (1, 1))
         offsets = NO_BIAS[y.dtype] if bias is None else readable(bias)
@@ -168,7 +168,7 @@ class ImageOperations(ProductOperations):
         if x.size == 0 or (output_mask is not None and output_mask.kind == MaskKind.DROP_ALL):
             return self._no_gradient(x, want_dx, dweight, dbias, accumulate)
         filters, state = weight.shape[3], y if z is None else z
-        dx = np.empty(x.shape, x.dtype) if want_dx else None
+        dx = self.empty(x.shape, x.dtype) if want_dx else None
         weight_grad, bias_grad = _gradient_array(dweight, accumulate), _gradient_array(dbias, accumulate)
         write_image_gradient, widest = self._image_gradient(window, weight, sparse) if want_dx else (None, filters)
         add_weight_gradient = None if weight_grad is None else self._weight_gradient(window, weight_grad, sparse)
@@ -230,13 +230,13 @@ class ImageOperations(ProductOperations):
         return add_listed if sparse and window.size[1] * grad.shape[2] >= conv2d.LEAST_LISTED else add
 
     def max_pool_forward(self, x: Array, window: Window) -> Array:
-        y = np.empty((len(x), *window.places, x.shape[3]), x.dtype)
+        y = self.empty((len(x), *window.places, x.shape[3]), x.dtype)
         scratch = self._scratch.take("taps", (self._threads, x.shape[3]), np.dtype(np.int32))
         pooling.max_pool_kernel(x.size * pooling.NANOSECONDS, readable(x), pooling.frame_of(window), y, scratch)
         return y
 
     def max_pool_backward(self, dy: Array, x: Array, window: Window) -> Array:
-        dx = np.empty(x.shape, x.dtype)
+        dx = self.empty(x.shape, x.dtype)
         taps = self._scratch.take("taps", (self._threads, x.shape[3]), np.dtype(np.int32))
         largest = self._scratch.take("largest", taps.shape, x.dtype)
         pooling.max_pool_gradient_kernel(
@@ -245,12 +245,12 @@ class ImageOperations(ProductOperations):
         return dx
 
     def average_pool_forward(self, x: Array, window: Window) -> Array:
-        y = np.empty((len(x), *window.places, x.shape[3]), x.dtype)
+        y = self.empty((len(x), *window.places, x.shape[3]), x.dtype)
         pooling.average_pool_kernel(x.size * pooling.NANOSECONDS, readable(x), pooling.frame_of(window), y)
         return y
 
     def average_pool_backward(self, dy: Array, window: Window) -> Array:
-        dx = np.empty((len(dy), *window.image, dy.shape[3]), dy.dtype)
+        dx = self.empty((len(dy), *window.image, dy.shape[3]), dy.dtype)
         pooling.average_pool_gradient_kernel(dx.size * pooling.NANOSECONDS, readable(dy), pooling.frame_of(window), dx)
         return dx
 

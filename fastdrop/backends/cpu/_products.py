@@ -11,7 +11,8 @@ from fastdrop.backends.base import AbstractBackend, PackedWeight, Update, needs_
 from fastdrop.backends.cpu import activations, dense, dropout, epilogue, masks, units
 from fastdrop.backends.cpu._arguments import NO_BIAS, NO_DROP, indices_of, kernel_update, readable, unfinished
 from fastdrop.backends.cpu._jit import max_scratch_threads
-from fastdrop.backends.cpu._scratch import Scratch, aligned_empty
+from fastdrop.backends.cpu._memory import aligned_empty
+from fastdrop.backends.cpu._scratch import Scratch
 from fastdrop.mask import BoundMask
 
 BACKWARD_FACTOR = 1.5
@@ -97,8 +98,8 @@ class ProductOperations(AbstractBackend):
         keep_z: bool,
         out: Array | None = None,
     ) -> tuple[Array, Array | None]:
-        y = np.empty((x.shape[0], weight.shape[1]), x.dtype) if out is None else out
-        z = np.empty_like(y) if keep_z and needs_z(activation) else None
+        y = self.empty((x.shape[0], weight.shape[1]), x.dtype) if out is None else out
+        z = self.empty(y.shape, y.dtype) if keep_z and needs_z(activation) else None
         b, b_form = (weight.data, dense.PACKED) if isinstance(weight, PackedWeight) else (weight, dense.PLAIN)
         finish = y, z is not None, NO_BIAS[y.dtype] if bias is None else readable(bias), int(activation)
         input_drop, output_drop = self._plan(input_mask), self._plan(output_mask)
@@ -124,7 +125,7 @@ class ProductOperations(AbstractBackend):
             return self._no_gradient(x, want_dx, dweight, dbias, accumulate)
         dz = self._gradient(dy, y if z is None else z, activation, output_mask, dbias, accumulate)
         input_drop = self._plan(input_mask)
-        dx = np.empty_like(x, order="C") if want_dx else None
+        dx = self.empty(x.shape, x.dtype) if want_dx else None
         if dx is not None:
             self._product(dz, weight, dx, (False, dense.TRANSPOSED, False), NO_DROP, unfinished(dx), input_drop)
         if dweight is not None:

@@ -1,4 +1,4 @@
-"""Memory for kernels: buffers that belong to one Python thread, kept from call to call, grown when needed; aligned arrays."""
+"""Memory for kernels: buffers that belong to one Python thread, kept from call to call, grown when needed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,10 @@ from typing import Any
 import numpy as np
 
 from fastdrop._types import Array, Shape
+from fastdrop.backends.cpu._memory import aligned_empty
 
 SMALL = 8192
 """Arrays of fewer elements are new each time: it takes less time than to look for one."""
-CACHE_LINE = 64
-"""Bytes."""
-
-
-def aligned_empty(shape: Shape, dtype: np.dtype[Any]) -> Array:
-    """Return an array with undefined contents that starts with a cache line, so that no vector of it lies in two."""
-    size, spare = math.prod(shape), CACHE_LINE // dtype.itemsize
-    buffer = np.empty(size + spare, dtype)
-    start = -(buffer.ctypes.data // dtype.itemsize) % spare
-    return buffer[start : start + size].reshape(shape)
 
 
 class Scratch(threading.local):
@@ -39,5 +30,5 @@ class Scratch(threading.local):
             return np.empty(shape, dtype)
         buffer = self._buffers.get((name, dtype))
         if buffer is None or buffer.size < size:
-            buffer = self._buffers[name, dtype] = np.empty(size, dtype)
+            buffer = self._buffers[name, dtype] = aligned_empty((size,), dtype)
         return buffer[:size].reshape(shape)

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._types import ActivationKind, Array, Indices
+from fastdrop._types import ActivationKind, Array, Indices, Shape
 from fastdrop.backends.base import Normals, Units, Update
-from fastdrop.backends.cpu import activations, drop_block, dropout, losses, masks, noise, softmax, units, updates
+from fastdrop.backends.cpu import _memory, activations, drop_block, dropout, losses, masks, noise, softmax, units, updates
 from fastdrop.backends.cpu._arguments import NO_LABELS, NO_TARGETS, indices_of, readable
 from fastdrop.backends.cpu._images import ImageOperations
 from fastdrop.backends.cpu._jit import Kernel
@@ -28,6 +28,11 @@ class CpuBackend(ImageOperations):
     """Array operations by Numba kernels. Stateless but for scratch, which belongs to the calling thread."""
 
     name: ClassVar[str] = "cpu"
+
+    # Arrays
+
+    def empty(self, shape: Shape, dtype: npt.DTypeLike) -> Array:
+        return _memory.empty(shape, dtype)
 
     # Random words and decisions
 
@@ -56,7 +61,7 @@ class CpuBackend(ImageOperations):
 
     def gather(self, x: Array, rows: Indices | None, columns: Indices | None, scale: float = 1.0) -> Array:
         rows, columns = indices_of(rows, x.shape[0]), indices_of(columns, x.shape[1])
-        out = np.empty((len(rows), len(columns)), x.dtype)
+        out = self.empty((len(rows), len(columns)), x.dtype)
         units.gather_kernel(out.size * units.NANOSECONDS, readable(x), rows, columns, float(scale), out)
         return out
 
@@ -70,7 +75,7 @@ class CpuBackend(ImageOperations):
     # Dropout
 
     def dropout_forward(self, x: Array, mask: BoundMask, out: Array | None = None) -> Array:
-        y = np.empty(x.shape, x.dtype) if out is None else out
+        y = self.empty(x.shape, x.dtype) if out is None else out
         shape = mask.rows, mask.columns
         stream = y.nbytes >= dropout.STREAM_BYTES and y is not x
         work, source, target = x.size * dropout.NANOSECONDS, readable(x).reshape(shape), y.reshape(shape)
@@ -81,14 +86,14 @@ class CpuBackend(ImageOperations):
         return self.dropout_forward(dy, mask, out)
 
     def affine_dropout_forward(self, x: Array, mask: BoundMask, shift: float, fill: float, out: Array | None = None) -> Array:
-        y = np.empty(x.shape, x.dtype) if out is None else out
+        y = self.empty(x.shape, x.dtype) if out is None else out
         shape, work = (mask.rows, mask.columns), x.size * dropout.NANOSECONDS
         rows = readable(x).reshape(shape), y.reshape(shape)
         dropout.affine_dropout_kernel(work, *rows, self._plan(mask), float(shift), float(fill), self._decision_scratch())
         return y
 
     def drop_block_forward(self, x: Array, seeds: BoundMask, block_size: int, out: Array | None = None) -> Array:
-        y = np.empty(x.shape, x.dtype) if out is None else out
+        y = self.empty(x.shape, x.dtype) if out is None else out
         rows, height, width, channels = x.shape
         shape = rows, height * width * channels
         keep = self._scratch.take("blocks", (self._threads, shape[1]), np.dtype(np.uint8))
@@ -112,7 +117,7 @@ class CpuBackend(ImageOperations):
     # Noise
 
     def noise_forward(self, x: Array, normals: Normals, out: Array | None = None) -> Array:
-        y = np.empty(x.shape, x.dtype) if out is None else out
+        y = self.empty(x.shape, x.dtype) if out is None else out
         noise.noise_kernel(
             x.size * noise.NANOSECONDS,
             readable(x).reshape(-1),
@@ -135,25 +140,25 @@ class CpuBackend(ImageOperations):
     # Activations
 
     def activation_forward(self, x: Array, activation: ActivationKind, out: Array | None = None) -> Array:
-        y = np.empty(x.shape, x.dtype) if out is None else out
+        y = self.empty(x.shape, x.dtype) if out is None else out
         work = x.size * activations.NANOSECONDS[activation]
         activations.activation_kernel(work, readable(x).reshape(-1), y.reshape(-1), int(activation))
         return y
 
     def activation_backward(self, dy: Array, x: Array, activation: ActivationKind, out: Array | None = None) -> Array:
-        dx = np.empty(dy.shape, dy.dtype) if out is None else out
+        dx = self.empty(dy.shape, dy.dtype) if out is None else out
         row = (1, dx.size)
         self._gradient(readable(dy).reshape(row), readable(x).reshape(row), activation, None, None, False, dx.reshape(row))
         return dx
 
     def softmax_forward(self, x: Array, out: Array | None = None) -> Array:
-        y = np.empty(x.shape, x.dtype) if out is None else out
+        y = self.empty(x.shape, x.dtype) if out is None else out
         if y.size:
             softmax.softmax_forward_kernel(x.size * LOSS_NANOSECONDS, readable(x), y)
         return y
 
     def softmax_backward(self, dy: Array, y: Array, out: Array | None = None) -> Array:
-        dx = np.empty(dy.shape, dy.dtype) if out is None else out
+        dx = self.empty(dy.shape, dy.dtype) if out is None else out
         softmax.softmax_backward_kernel(dy.size * LOSS_NANOSECONDS, readable(dy), readable(y), dx)
         return dx
 
@@ -164,7 +169,7 @@ class CpuBackend(ImageOperations):
     ) -> tuple[float, Array]:
         """Run a loss kernel on class numbers or target rows."""
         rows = len(outputs)
-        grad = np.empty(outputs.shape, outputs.dtype)
+        grad = self.empty(outputs.shape, outputs.dtype)
         row_losses = np.zeros(rows)
         if outputs.size:
             factors = np.empty(rows) if weights is None else weights / normalizer
