@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from typing import Any, Final
 
 import numpy as np
@@ -38,7 +39,8 @@ class Blocks:
     """Blocks of memory that no array uses, the latest last; all Python threads share them.
 
     New memory takes the place of as much that is kept, so that arrays and blocks together are never larger than the arrays
-    alone once were.
+    alone once were. A block may come back at any moment, when garbage is collected in whatever this does, or in a forked
+    process: so nothing here waits for the lock, and who does not get it does without.
 
     Parameters
     ----------
@@ -50,7 +52,8 @@ class Blocks:
         self.most = most
         self.nbytes = 0
         self._free: list[npt.NDArray[np.uint8]] = []
-        self._lock = threading.RLock()  # a block may come back while the same thread takes one, when garbage is collected
+        self._returned: deque[npt.NDArray[np.uint8]] = deque()
+        self._lock = threading.Lock()
 
     def empty(self, shape: Shape, dtype: npt.DTypeLike) -> Array:
         """Return a C-contiguous array with undefined contents."""
@@ -60,26 +63,39 @@ class Blocks:
             return np.empty(shape, dtype)
         block = self._take(nbytes)
         if block is None:
-            with self._lock:
-                self._shrink(max(0, self.nbytes - nbytes))
             block = aligned_empty((nbytes,), np.dtype(np.uint8))
         return np.asarray(_Lease(block, shape, dtype, self))
 
+    def give_back(self, block: npt.NDArray[np.uint8]) -> None:
+        """Keep a block for arrays to come."""
+        self._returned.append(block)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._settle()
+            finally:
+                self._lock.release()
+
     def _take(self, nbytes: int) -> npt.NDArray[np.uint8] | None:
-        """Return the latest block that fits, None if none does."""
-        with self._lock:
+        """Return the latest block that fits; if none does, make room for a new one and return None."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            self._settle()
             for i in reversed(range(len(self._free))):
                 if nbytes <= self._free[i].nbytes <= nbytes * SLACK:
                     self.nbytes -= self._free[i].nbytes
                     return self._free.pop(i)
-        return None
+            self._shrink(max(0, self.nbytes - nbytes))
+            return None
+        finally:
+            self._lock.release()
 
-    def give_back(self, block: npt.NDArray[np.uint8]) -> None:
-        """Keep a block for arrays to come."""
-        with self._lock:
-            self._free.append(block)
-            self.nbytes += block.nbytes
-            self._shrink(self.most)
+    def _settle(self) -> None:
+        """Take in what came back."""
+        while self._returned:
+            self._free.append(self._returned.popleft())
+            self.nbytes += self._free[-1].nbytes
+        self._shrink(self.most)
 
     def _shrink(self, nbytes: int) -> None:
         """Keep at most so much."""

@@ -92,7 +92,8 @@ WORK_SIZE = PANELS_AT + -(-PANELS_SIZE // NR) * NR
 def nanoseconds(rows: int, columns: int, depth: int, b_form: int, activation: int) -> float:
     """Return the estimated cost of a product, with whole panels and packing; remembered, as sizes come again."""
     width = (columns + NR - 1) // NR * NR
-    per_b = READING_NANOSECONDS if b_form == PACKED else PACKING_NANOSECONDS
+    reads = b_form == PACKED or (b_form == PLAIN and rows <= STREAM_ROWS)
+    per_b = READING_NANOSECONDS if reads else PACKING_NANOSECONDS
     product = depth * (2.0 * rows * width / FLOPS_PER_NANOSECOND + PACKING_NANOSECONDS * rows + per_b * columns)
     return product + rows * columns * activations.NANOSECONDS[activation]
 
