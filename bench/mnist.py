@@ -71,8 +71,6 @@ class Study:
                 replace(dropout, max_norm=2.0, learning_rate=0.02, momentum=0.95),
                 replace(dropout, max_norm=1.0, learning_rate=0.002),
                 replace(dropout, max_norm=1.0, learning_rate=0.0005),
-                replace(dropout, max_norm=2.0, learning_rate=0.1, momentum=0.95),
-                replace(dropout, max_norm=1.0, batch_size=64, learning_rate=0.0005),
             ],
         }
         small = replace(large, hidden="1024-1024", epochs=epochs or 20)
