@@ -25,7 +25,7 @@ UPDATE_NANOSECONDS = (0.3, 0.3, 0.3, 0.6)
 
 
 class CpuBackend(ImageOperations):
-    """Array operations by Numba kernels. Stateless but for scratch, which belongs to the calling thread."""
+    """Array operations by Numba kernels. Stateless but for memory: scratch of the calling thread, and blocks kept for results."""
 
     name: ClassVar[str] = "cpu"
 
