@@ -109,8 +109,8 @@ def compile_all() -> dict[tuple[str, Any], str]:
     """Return the PTX of every kernel for float32, float64 and float16, and of what layers need for bfloat16."""
     from fastdrop import warm
     from fastdrop._types import UpdateKind
-    from fastdrop.backends.base import Update
     from fastdrop.backends.cuda import _jit, _matrices
+    from fastdrop.backends.operands import Update
 
     with compiling() as (compiler, backend):
         for dtype in (np.float32, np.float64, np.float16):

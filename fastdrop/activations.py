@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from fastdrop import _validate, arrays
 from fastdrop._types import ActivationKind, Array
-from fastdrop.backends.base import contiguous
+from fastdrop.backends.operands import contiguous
 from fastdrop.backends.select import backend_of, in_kind
 
 SOFTMAX: Final = "softmax"

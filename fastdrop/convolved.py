@@ -14,7 +14,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from fastdrop._types import ActivationKind, Array, Indices, MaskKind, Shape
-from fastdrop.backends.base import AbstractBackend, Units, Update
+from fastdrop.backends.base import AbstractBackend
+from fastdrop.backends.operands import Units, Update
 from fastdrop.fused import Gradient, Total, can_skip, common_groups, skips
 from fastdrop.mask import BoundMask
 from fastdrop.window import Window
@@ -190,8 +191,8 @@ def _in_pieces(
 
     def backward(dy: Array, want_dx: bool, dweight: Gradient, dbias: Gradient, accumulate: bool) -> Array | None:
         dx = backend.zeros(x.shape, x.dtype) if want_dx else None
-        weight_total = Total(backend, _as_matrix(dweight, filters), accumulate, len(pieces) == 1)
-        bias_total = Total(backend, dbias, accumulate, len(pieces) == 1)
+        weight_total = Total(backend, _as_matrix(dweight, filters), accumulate)
+        bias_total = Total(backend, dbias, accumulate)
         for piece, xs, ys, zs in done:
             w, dys = weight_of(piece), columns_of(dy, piece.low, piece.high, piece.filters)
             dw = None if dweight is None else backend.empty(w.shape, w.dtype)

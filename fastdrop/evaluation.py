@@ -13,7 +13,7 @@ from fastdrop import _validate, arrays, losses
 from fastdrop import metrics as metric_table
 from fastdrop._network import Network
 from fastdrop._types import Array
-from fastdrop.backends.base import contiguous
+from fastdrop.backends.operands import contiguous
 from fastdrop.backends.select import backend_of
 from fastdrop.inference import rows_at_once
 from fastdrop.losses import Loss, LossFunction, Weights

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastdrop import _validate, activations, arrays, convolved, fused
 from fastdrop._types import ActivationKind, Array, Backward
-from fastdrop.backends.base import contiguous
+from fastdrop.backends.operands import contiguous
 from fastdrop.backends.select import backend_of, in_kind, received
 from fastdrop.fused import Kept
 from fastdrop.mask import BoundMask, Mask

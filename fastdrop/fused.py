@@ -10,18 +10,20 @@ The idea is batchwise dropout: Graham, Reizenstein, Robinson, "Efficient batchwi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 from fastdrop._types import ActivationKind, Array, Indices, MaskKind, Shape
-from fastdrop.backends.base import AbstractBackend, Units, Update
+from fastdrop.backends.base import AbstractBackend
+from fastdrop.backends.operands import PARTS_AT_ONCE, Part, Units, Update, as_matrix
 from fastdrop.mask import BoundMask
 
-COPYING_ROWS = 30
-"""Rows whose products cost as much as a copy of the weight."""
+COPYING_ROWS = 60
+"""Rows whose products cost as much as the copies of the weight and of its gradient."""
 
-LEAST_ROWS = 16
+LEAST_ROWS = 32
 """Fewest rows that share a mask for its units to be left out: of fewer, too many small products would be made."""
 MOST_COPIES = 4
 """Segments up to which the copies of the weight are kept for the backward pass."""
@@ -57,8 +59,10 @@ class Kept(NamedTuple):
 Matrix: TypeAlias = Array | Kept
 Gradient: TypeAlias = Array | Update | None
 """Where a parameter's gradient goes, see `backends.base`."""
+Destination: TypeAlias = Gradient | list[Part]
+"""The same, or a list: where units are left out, it takes the parts of the gradient as they are."""
 
-DenseBackward: TypeAlias = Callable[[Any, bool, Gradient, Gradient, bool], Any]
+DenseBackward: TypeAlias = Callable[[Any, bool, Destination, Destination, bool], Any]
 """``dx = backward(dy, want_dx, dweight, dbias, accumulate)``; dx and dy are `Kept` exactly where x and y are."""
 
 
@@ -70,13 +74,15 @@ def can_skip(mask: BoundMask | None) -> TypeGuard[BoundMask]:
 
 
 def skips(*masks: BoundMask | None, copying_rows: int | None = None) -> bool:
-    """Return whether it is worth the copy of the weight to leave out what one of the masks drops; then all do that can.
+    """Return whether it is worth the copies of the weight to leave out what the masks drop; then all do that can.
 
     That depends on rates, on how many rows share a mask row and are there, and on nothing else. Products of `copying_rows`, by
-    default COPYING_ROWS, cost as much as a copy.
+    default COPYING_ROWS, cost as much as the copies; both are of what is kept.
     """
     least = COPYING_ROWS if copying_rows is None else copying_rows
-    return any(can_skip(mask) and mask.group_rows * (1 - mask.keep_prob) >= least * mask.keep_prob for mask in masks)
+    able = [mask for mask in masks if can_skip(mask)]
+    kept = math.prod(mask.keep_prob for mask in able)
+    return bool(able) and min(mask.group_rows for mask in able) * (1 - kept) >= least * kept
 
 
 def compact(backend: AbstractBackend, x: Array, units: Units, scale: float = 1.0) -> Kept:
@@ -113,8 +119,10 @@ def dense(
         return layer.y, layer.backward
     y, z = backend.dense_forward(x, weight, bias, activation, input_mask, output_mask, keep, out)
 
-    def backward(dy: Matrix, want_dx: bool, dweight: Gradient, dbias: Gradient, accumulate: bool) -> Matrix | None:
+    def backward(dy: Matrix, want_dx: bool, dweight: Destination, dbias: Destination, accumulate: bool) -> Matrix | None:
         assert not isinstance(dy, Kept)
+        assert not isinstance(dweight, list)
+        assert not isinstance(dbias, list)
         return backend.dense_backward(
             dy, x, weight, y, z, activation, input_mask, output_mask, want_dx, dweight, dbias, accumulate
         )
@@ -180,12 +188,10 @@ class _CompactDense:
         parts = _joined(backend, [each.y_group for each in self._segments], [each.y for each in self._segments])
         self.y: Matrix = Kept(parts, self._y_units, (rows, weight.shape[1])) if can_skip(output_mask) else parts[0]
 
-    def backward(self, dy: Matrix, want_dx: bool, dweight: Gradient, dbias: Gradient, accumulate: bool) -> Matrix | None:
+    def backward(self, dy: Matrix, want_dx: bool, dweight: Destination, dbias: Destination, accumulate: bool) -> Matrix | None:
         """Deliver the gradients of the parameters, and return dx where it is wanted."""
         dy, dxs = dy if isinstance(dy, Kept) else _as_kept(dy), []
-        single = len(self._segments) == 1
-        weight_total = Total(self._backend, dweight, accumulate, single)
-        bias_total = Total(self._backend, dbias, accumulate, single)
+        weight_total, bias_total = Total(self._backend, dweight, accumulate), Total(self._backend, dbias, accumulate)
         for low, high, x_group, y_group, x, copy, masks, y, z in self._segments:
             w = self._weight_of(x_group, y_group) if copy is None else copy
             dw = None if dweight is None else self._backend.empty(w.shape, w.dtype)
@@ -213,28 +219,42 @@ class _CompactDense:
 
 
 class Total:
-    """The gradient of a parameter, of which the segments' gradients are some rows and columns each."""
+    """The gradient of a parameter, which comes in parts."""
 
-    def __init__(self, backend: AbstractBackend, target: Gradient, accumulate: bool, single: bool) -> None:
-        self._backend = backend
-        self._update: Update | None = target if isinstance(target, Update) else None
-        self._sum: Array | None = None if isinstance(target, Update) else target
-        if self._sum is not None and not accumulate:
-            self._sum.fill(0)
-        if self._update is not None and not single:
-            self._sum = backend.zeros(self._update.value.shape, self._update.value.dtype)
+    def __init__(self, backend: AbstractBackend, target: Destination, accumulate: bool) -> None:
+        self._backend, self._target = backend, target
+        self._parts: list[Part] = []
+        self._sum: Array | None = None if isinstance(target, Update | list) else target
+        self._adds = accumulate and self._sum is not None
 
     def add(self, gradient: Array | None, rows: Indices | None, columns: Indices | None) -> None:
-        """Add a segment's gradient; a single one is the update's own."""
-        if self._sum is not None and gradient is not None:
-            self._backend.scatter(_as_matrix(gradient), rows, columns, _as_matrix(self._sum), accumulate=True)
-        elif self._update is not None and gradient is not None:
-            self._backend.update(self._update, gradient, rows, columns)
+        """Add the gradient, if there is one, of some rows and columns."""
+        if gradient is None:
+            return
+        if len(self._parts) == PARTS_AT_ONCE and not isinstance(self._target, list):
+            self._add_up()
+        self._parts.append(Part(as_matrix(gradient), rows, columns))
 
     def finish(self) -> None:
-        """Update by the sum, if that is still to be done."""
-        if self._update is not None and self._sum is not None:
-            self._backend.update(self._update, self._sum)
+        """Deliver what was added."""
+        if isinstance(self._target, list):
+            self._target.extend(self._parts)
+        elif isinstance(self._target, Update) and self._sum is None:
+            self._backend.update_parts(self._target, self._parts)
+        elif self._target is not None:
+            total = self._add_up()
+            if isinstance(self._target, Update):
+                self._backend.update(self._target, total)
+
+    def _add_up(self) -> Array:
+        """Add the parts to the sum, and return it."""
+        if self._sum is None:
+            assert isinstance(self._target, Update)
+            self._sum = self._backend.empty(self._target.value.shape, self._target.value.dtype)
+        self._backend.add_parts(self._parts, as_matrix(self._sum), self._adds)
+        self._parts.clear()
+        self._adds = True
+        return self._sum
 
 
 def _as_kept(x: Array) -> Kept:
@@ -249,11 +269,6 @@ def common_groups(x: Units, y: Units) -> Iterator[tuple[int, int, int, int]]:
         i += x.bounds[i + 1] <= low
         j += y.bounds[j + 1] <= low
         yield low, high, i, j
-
-
-def _as_matrix(array: Array) -> Array:
-    """Return a vector as a matrix of one row, and a matrix as it is."""
-    return array if array.ndim == 2 else array.reshape(1, -1)
 
 
 def _joined(backend: AbstractBackend, groups: Sequence[int], pieces: Sequence[Array]) -> tuple[Array, ...]:

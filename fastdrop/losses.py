@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from fastdrop import _validate, arrays
 from fastdrop._types import Array, Shape
-from fastdrop.backends.base import contiguous
+from fastdrop.backends.operands import contiguous
 from fastdrop.backends.select import backend_of, in_kind, received
 
 LossFunction: TypeAlias = Callable[..., tuple[float, Array]]

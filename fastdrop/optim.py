@@ -23,7 +23,7 @@ from fastdrop import _validate, arrays
 from fastdrop._configurable import CLASS, describe, make
 from fastdrop._network import Network, TrainedParameter
 from fastdrop._types import Array, Backward, UpdateKind
-from fastdrop.backends.base import Update
+from fastdrop.backends.operands import Update
 from fastdrop.backends.select import backend_of
 from fastdrop.progress import Progress
 from fastdrop.schedules import SCHEDULES, AbstractSchedule

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastdrop import _validate, arrays
 from fastdrop._types import Array, Shape
-from fastdrop.backends.base import contiguous
+from fastdrop.backends.operands import contiguous
 from fastdrop.backends.select import backend_of, in_kind
 from fastdrop.layers.passes import Pass, Step, run_chain
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from fastdrop import _validate
 from fastdrop._types import ActivationKind, Array, Shape, UpdateKind
-from fastdrop.backends.base import AbstractBackend, Normals, Update
+from fastdrop.backends.base import AbstractBackend
+from fastdrop.backends.operands import Normals, Part, Update
 from fastdrop.backends.select import backend, default_backend
 from fastdrop.layers.parameter import DEVICES
 from fastdrop.mask import Mask
@@ -72,7 +73,9 @@ def run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[An
     backend.update(update, x)
     backend.update_later(update, x)
     backend.finish_updates()
-    backend.update(update, backend.gather(x, None, kept), None, kept)
+    parts = [Part(backend.gather(x, None, kept), None, kept)]
+    backend.update_parts(update, parts)
+    backend.add_parts(parts, value, accumulate=True)
     backend.sum_of_squares(x)
     backend.limit_column_norms(value, 1.0)
     backend.take(backend.concatenate([x, x]), np.arange(rows))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fastdrop._device import DeviceArray
-from fastdrop.backends.base import AbstractBackend, Update
+from fastdrop.backends.base import AbstractBackend
+from fastdrop.backends.operands import Part, Update
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 MOST_SIMULATED = 6_000
@@ -43,6 +44,10 @@ class OnDevice:
                 if isinstance(value, Update):
                     arrays = (there(each) for each in value[1:4])
                     return Update(value.kind, *arrays, value.rates)
+                if isinstance(value, list):
+                    return [there(each) for each in value]
+                if isinstance(value, Part):
+                    return value._replace(gradient=there(value.gradient))
                 if not isinstance(value, np.ndarray) or value.dtype.kind != "f":  # packed weights are there already
                     return value
                 for known, copy in copies:

@@ -17,7 +17,8 @@ ROOT = Path(fastdrop.__file__).parent
 ORDER = [  # low to high: a module imports only from what stands before it, or from within its own package
     "_version", "errors", "_types", "_device",
     "_validate", "rng", "mask", "window", "_config",
-    "backends.base", "backends.reference", "backends.formulas", "backends.cpu", "backends.cuda", "backends.select",
+    "backends.operands", "backends.base",
+    "backends.reference", "backends.formulas", "backends.cpu", "backends.cuda", "backends.select",
     "arrays", "activations", "fused", "convolved", "functional",
     "_configurable", "progress", "_interrupt", "_network", "_files", "_display",
     "init", "constraints", "regularizers", "losses", "metrics", "schedules", "optim",

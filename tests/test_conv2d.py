@@ -26,9 +26,10 @@ from subprocesses import finish, run, start
 from fastdrop import Key, Mask, convolved
 from fastdrop._config import load_numba
 from fastdrop._types import ActivationKind, Array, Shape, UpdateKind
-from fastdrop.backends.base import AbstractBackend, Update, needs_z
+from fastdrop.backends.base import AbstractBackend, needs_z
 from fastdrop.backends.cpu import _winograd
 from fastdrop.backends.cpu import conv2d as kernels
+from fastdrop.backends.operands import Update
 from fastdrop.mask import BoundMask
 from fastdrop.window import Pair, Window, window_of
 

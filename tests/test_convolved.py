@@ -15,7 +15,8 @@ from strategies import DTYPES, LAYOUTS, random_array, small_integers
 import fastdrop as fd
 from fastdrop import convolved, fused
 from fastdrop._types import ActivationKind, Array, Shape, UpdateKind
-from fastdrop.backends.base import AbstractBackend, Update
+from fastdrop.backends.base import AbstractBackend
+from fastdrop.backends.operands import Update
 from fastdrop.errors import ArgumentTypeError, ArgumentValueError
 from fastdrop.mask import BoundMask, Mask
 from fastdrop.window import Window, window_of

@@ -22,7 +22,8 @@ import fastdrop as fd
 from fastdrop._device import DeviceArray, is_foreign
 from fastdrop._types import ActivationKind, Array, Domain, UpdateKind
 from fastdrop.backends import select
-from fastdrop.backends.base import AbstractBackend, Normals, Update
+from fastdrop.backends.base import AbstractBackend
+from fastdrop.backends.operands import Normals, Part, Update
 from fastdrop.backends.select import received
 from fastdrop.errors import AllDroppedWarning, ArgumentTypeError, ArgumentValueError, BackendError
 from fastdrop.window import window_of
@@ -162,7 +163,7 @@ def test_updates(cuda: AbstractBackend, kind: UpdateKind) -> None:
     def run(b: AbstractBackend) -> list[Any]:
         arrays = [_random((3, 4), seed=1), _random((3, 4), seed=2), np.abs(_random((3, 4), seed=3))]
         b.update(Update(kind, *arrays, rates), _random((3, 4)))
-        b.update(Update(kind, *arrays, rates), _random((2, 2)), rows, columns)
+        b.update_parts(Update(kind, *arrays, rates), [Part(_random((2, 2)), rows, columns)])
         whole = _random((3, 4))
         b.scatter(
             b.gather(whole, rows, columns, 2.0),

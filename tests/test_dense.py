@@ -25,7 +25,8 @@ from strategies import DTYPES, EDGES, LAYOUTS, dtypes, masks, random_array, smal
 
 from fastdrop import Key, Mask
 from fastdrop._types import ActivationKind, Array, Shape, UpdateKind
-from fastdrop.backends.base import AbstractBackend, Update, needs_z
+from fastdrop.backends.base import AbstractBackend, needs_z
+from fastdrop.backends.operands import Update
 from fastdrop.mask import BoundMask
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastdrop.errors.AllDroppedWarning")

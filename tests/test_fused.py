@@ -63,19 +63,21 @@ def bound(rate: float, shape: tuple[int, ...], stream: int = 0, **arguments: Any
     [
         (bound(0.5, (128, 64), shared_rows="batch"), True),
         (bound(0.5, (128, 64), shared_rows="batch", fixed_count=True), True),
-        (bound(0.5, (30, 64), shared_rows="batch"), True),
-        (bound(0.5, (29, 64), shared_rows="batch"), False),
-        (bound(0.5, (128, 64), shared_rows=30), True),
-        (bound(0.5, (128, 64), shared_rows=29), False),
-        (bound(0.5, (20, 64), shared_rows=30), False),
-        (bound(0.1, (128, 64), shared_rows="batch"), False),
-        (bound(0.1, (270, 64), shared_rows="batch"), True),
+        (bound(0.5, (60, 64), shared_rows="batch"), True),
+        (bound(0.5, (59, 64), shared_rows="batch"), False),
+        (bound(0.5, (128, 64), shared_rows=60), True),
+        (bound(0.5, (128, 64), shared_rows=59), False),
+        (bound(0.5, (40, 64), shared_rows=60), False),
+        (bound(0.9, (32, 64), shared_rows="batch"), True),
+        (bound(0.9, (31, 64), shared_rows="batch"), False),
+        (bound(0.1, (539, 64), shared_rows="batch"), False),
+        (bound(0.1, (541, 64), shared_rows="batch"), True),
         (bound(0.5, (128, 64)), False),
         (bound(0.5, (0, 64), shared_rows="batch"), False),
         (bound(0.0, (128, 64), shared_rows="batch"), False),
         (bound(0.5, (8, 10, 64), shared_rows="batch"), False),
         (bound(0.5, (8, 10, 64), shared_rows="batch", noise_shape=(None, 1, None)), True),
-        (bound(0.5, (8, 40, 64), noise_shape=(None, 1, None)), True),
+        (bound(0.7, (8, 40, 64), noise_shape=(None, 1, None)), True),
         (bound(0.5, (128, 64), noise_shape=(None, 1), shared_rows="batch"), False),
         (None, False),
     ],
@@ -83,6 +85,12 @@ def bound(rate: float, shape: tuple[int, ...], stream: int = 0, **arguments: Any
 def test_where_units_are_skipped(mask: BoundMask | None, skipped: bool) -> None:
     assert fused.skips(mask) is skipped
     assert fused.skips(bound(0.3, (128, 64)), mask) is skipped
+
+
+def test_dropout_on_both_sides_of_a_layer_leaves_out_more() -> None:
+    masks = [bound(0.2, (128, 64), stream, shared_rows="batch") for stream in range(2)]
+    assert not any(fused.skips(mask) for mask in masks)
+    assert fused.skips(*masks)
 
 
 @pytest.mark.parametrize("sharing", [1, 8])
@@ -97,8 +105,8 @@ def test_masks_of_few_rows_are_applied_within_the_segments_of_the_others(backend
 
 def test_where_one_mask_skips_the_other_does(backend: AbstractBackend) -> None:
     """The weight is copied anyway."""
-    x, weight = random_array(0, (40, 30)), random_array(1, (30, 20))
-    rare, often = (bound(rate, shape, shared_rows="batch") for rate, shape in ((0.1, x.shape), (0.5, (40, 20))))
+    x, weight = random_array(0, (60, 30)), random_array(1, (30, 20))
+    rare, often = (bound(rate, shape, shared_rows="batch") for rate, shape in ((0.1, x.shape), (0.5, (60, 20))))
     assert not fused.skips(rare)
     poisoned = weight.copy()
     poisoned[~rare.keep_row(0, 0, 30)] = np.nan

@@ -16,9 +16,10 @@ from strategies import DTYPES, EDGES, dtypes, keys, random_array, shapes
 import fastdrop as fd
 from fastdrop import Key
 from fastdrop._types import MONTE_CARLO_DOMAIN, Array, Domain, Shape
-from fastdrop.backends.base import AbstractBackend, Normals
+from fastdrop.backends.base import AbstractBackend
 from fastdrop.backends.formulas._formula import JIT_DISABLED
 from fastdrop.backends.formulas.normal import normal_pair
+from fastdrop.backends.operands import Normals
 from fastdrop.errors import ArgumentTypeError, ArgumentValueError
 
 KEY = Key(4, 5, 6)

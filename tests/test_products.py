@@ -17,7 +17,8 @@ from fastdrop import Key, Mask
 from fastdrop._config import load_numba
 from fastdrop._types import ActivationKind, Array, UpdateKind
 from fastdrop.backends import select
-from fastdrop.backends.base import AbstractBackend, Update
+from fastdrop.backends.base import AbstractBackend
+from fastdrop.backends.operands import Update
 
 pytestmark = pytest.mark.skipif(bool(load_numba().config.DISABLE_JIT), reason="bits are those of compiled kernels")
 

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::fastdrop.errors.AllDroppedWarni
 
 OPERATIONS = sorted(AbstractBackend.__abstractmethods__)
 OPTIONAL = {
-    "concatenate", "copy_of", "empty", "finish_updates", "hits", "pack_filters", "same_memory", "sum_of", "take",
-    "update_later", "zeros",
+    "add_parts", "concatenate", "copy_of", "empty", "finish_updates", "hits", "pack_filters", "same_memory", "sum_of", "take",
+    "update_later", "update_parts", "zeros",
 }  # fmt: skip
 """What does for NumPy arrays as it is."""
 

@@ -13,7 +13,8 @@ from strategies import DTYPES, LAYOUTS, dtypes, keys, random_array, row_offsets
 
 from fastdrop import Key, Mask
 from fastdrop._types import ActivationKind, Array, Indices, Shape, UpdateKind
-from fastdrop.backends.base import AbstractBackend, Update
+from fastdrop.backends.base import AbstractBackend
+from fastdrop.backends.operands import PARTS_AT_ONCE, Part, Update
 
 KINDS = {UpdateKind.SGD: 2, UpdateKind.MOMENTUM: 3, UpdateKind.NESTEROV: 3, UpdateKind.ADAM: 5}
 """How many rates each kind has."""
@@ -158,8 +159,45 @@ def check_update(
     whole = np.zeros(shape, dtype)
     whole[at] = random_array(7, whole[at].shape, dtype)
     got, wanted = make_update(kind, shape, dtype, decay), make_update(kind, shape, dtype, decay)
-    backend.update(got, whole[at], rows, columns)
+    backend.update_parts(got, [Part(whole[at], rows, columns)])
     backend.update(wanted, whole)
+    for one, other in zip(got[1:], wanted[1:], strict=True):
+        assert_same_bits(one, other)
+
+
+@st.composite
+def some_parts(draw: st.DrawFn) -> tuple[Shape, list[tuple[Indices | None, Indices | None]]]:
+    """Shape of a matrix, rows and columns of none to many of its parts."""
+    shape = draw(extents), draw(extents)
+    each = st.tuples(choices(shape[0]), choices(shape[1]))
+    return shape, draw(st.lists(each, max_size=2 * PARTS_AT_ONCE + 1))
+
+
+@given(some_parts(), dtypes, st.sampled_from(sorted(KINDS)), st.booleans())
+def test_parts_add_up(
+    backend: AbstractBackend,
+    places: tuple[Shape, list[tuple[Indices | None, Indices | None]]],
+    dtype: np.dtype,
+    kind: UpdateKind,
+    accumulate: bool,
+) -> None:
+    """Into an array, and for an update by their sum; in their order, so that the bits are those of plain additions."""
+    shape, chosen = places
+    total, parts = np.zeros(shape, dtype), []
+    out, check = guarded(shape, dtype)
+    out[...] = random_array(5, shape, dtype)
+    added = out.copy() if accumulate else np.zeros(shape, dtype)
+    for i, (rows, columns) in enumerate(chosen):
+        at = np.ix_(all_of(rows, shape[0]), all_of(columns, shape[1]))
+        parts.append(Part(random_array(10 + i, total[at].shape, dtype), rows, columns))
+        total[at] += parts[-1].gradient
+        added[at] += parts[-1].gradient
+    backend.add_parts(parts, out, accumulate)
+    check()
+    assert_same_bits(out, added)
+    got, wanted = make_update(kind, shape, dtype, 0.01), make_update(kind, shape, dtype, 0.01)
+    backend.update_parts(got, parts)
+    backend.update(wanted, total)
     for one, other in zip(got[1:], wanted[1:], strict=True):
         assert_same_bits(one, other)
 
@@ -170,7 +208,7 @@ def test_update_of_a_bias(backend: AbstractBackend, kind: UpdateKind, dtype: np.
     kept, whole = np.array([1, 4, 64]), np.zeros(70, dtype)
     whole[kept] = 1.5
     got, wanted = make_update(kind, (70,), dtype, 0.0), make_update(kind, (70,), dtype, 0.0)
-    backend.update(got, whole[kept], columns=kept)
+    backend.update_parts(got, [Part(whole[kept][None], None, kept)])
     backend.update(wanted, whole)
     assert_same_bits(got.value, wanted.value)
 
@@ -180,7 +218,7 @@ def test_plain_sgd_leaves_rows_without_a_gradient_alone(backend: AbstractBackend
     update = make_update(UpdateKind.SGD, (6, 40), np.dtype(np.float32), 0.0)
     update.value[[1, 3]] = [[np.nan], [3e38]]
     before, rows = update.value.copy(), np.array([0, 5])
-    backend.update(update, np.ones((2, 40), np.float32), rows)
+    backend.update_parts(update, [Part(np.ones((2, 40), np.float32), rows, None)])
     others = np.setdiff1d(np.arange(6), rows)
     assert_same_bits(update.value[others], before[others])
     assert (update.value[rows] != before[rows]).all()
@@ -192,8 +230,10 @@ def large(backend: AbstractBackend) -> Array:
     compact = backend.gather(x, kept, kept, 1.5)
     out = np.zeros_like(x)
     backend.scatter(compact, kept, kept, out, True)
+    parts = [Part(compact, kept, kept), Part(x, None, None)]
+    backend.add_parts(parts, out, True)
     update = make_update(UpdateKind.MOMENTUM, x.shape, x.dtype, 0.01)
-    backend.update(update, compact, kept, kept)
+    backend.update_parts(update, parts)
     return np.stack([out, update.value, update.first])
 
 

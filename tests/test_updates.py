@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from strategies import DTYPES, EDGES, dtypes, random_array
 
 from fastdrop._types import Array, UpdateKind
-from fastdrop.backends.base import AbstractBackend, Update
+from fastdrop.backends.base import AbstractBackend
+from fastdrop.backends.operands import Update
 
 ROUNDINGS = 8
 """Elementary operations of an update, each at most one rounding of its largest operand."""

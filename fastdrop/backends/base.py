@@ -13,20 +13,21 @@ Conventions
 - Masks, decisions and words agree between backends bit for bit; everything else to rounding.
 
 Where rows share a mask, its units are known before the work: `units` lists those that it keeps, `gather` makes compact matrices
-of them, on which all operations work as on any others, and `scatter` and `update` put back what comes out of it.
+of them, on which all operations work as on any others, and `scatter`, `add_parts` and `update_parts` put back what comes out.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from fastdrop._device import is_device
-from fastdrop._types import ActivationKind, Array, Domain, Indices, Shape, UpdateKind
+from fastdrop._types import ActivationKind, Array, Indices, Shape
+from fastdrop.backends.operands import Normals, PackedWeight, Part, Units, Update, as_matrix
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
 from fastdrop.window import Window
@@ -47,91 +48,9 @@ PROBABILITY_FLOOR = 1e-7
 """Probabilities are clipped to [floor, 1 - floor] in categorical_cross_entropy (Keras's epsilon)."""
 
 
-class Update(NamedTuple):
-    """What an optimiser does to one parameter in a step, in place; arrays are C-contiguous and of one dtype.
-
-    Notation: w value, g gradient, lr learning rate. First of all ``w -= w * decay``; decay is weight decay times lr.
-
-    - SGD: rates (lr, decay); ``w -= lr * g``
-    - MOMENTUM: rates (lr, decay, momentum); ``v = momentum * v - lr * g; w += v``
-    - NESTEROV: as MOMENTUM, but ``w += momentum * v - lr * g``
-    - ADAM: rates (lr * sqrt(1 - beta_2**t) / (1 - beta_1**t), decay, 1 - beta_1, 1 - beta_2, epsilon);
-      ``m += (g - m) * rates[2]; s += (g * g - s) * rates[3]; w -= rates[0] * m / (sqrt(s) + epsilon)``
-
-    Attributes
-    ----------
-    kind : UpdateKind
-    value : array
-    first, second : arrays of the shape of `value`
-        v, or m and s; any arrays of as many axes, the value itself for example, where the kind needs none.
-    rates : array, shape (2,), (3,) or (5,)
-        Rounded once, to the dtype of `value`.
-    """
-
-    kind: UpdateKind
-    value: Array
-    first: Array
-    second: Array
-    rates: Array
-
-
-class Normals(NamedTuple):
-    """Standard normals n as noise, one for each element of an array: element i in C order takes number ``first + i`` of a domain.
-
-    Attributes
-    ----------
-    key : Key
-    first : int
-        All numbers are below 2**58.
-    stddev : float
-        Binary64; rounded to the compute dtype by the operation.
-    multiplies : bool
-        ``y = x * (1 + stddev * n)``, else ``y = x + stddev * n``.
-    domain : int
-    """
-
-    key: Key
-    first: int
-    stddev: float
-    multiplies: bool
-    domain: int = Domain.NOISE
-
-
-class PackedWeight(NamedTuple):
-    """A copy of a weight of that shape in the order in which a backend's products read it: a backend's own business."""
-
-    data: Array
-    shape: Shape
-
-
-class Units(NamedTuple):
-    """The columns of a matrix that a mask keeps, for each group of consecutive rows that share it.
-
-    Attributes
-    ----------
-    bounds : tuple of int
-        First row of each group, and at the end the number of rows.
-    kept : tuple of int64 arrays
-        For each group the kept columns, ascending. None: all of them.
-    """
-
-    bounds: tuple[int, ...]
-    kept: tuple[Indices | None, ...]
-
-
 def needs_z(activation: ActivationKind) -> bool:
     """Return whether the backward pass of an activation needs the pre-activation z."""
     return activation not in GRADIENT_FROM_OUTPUT
-
-
-def contiguous(array: Any, dtype: np.dtype[Any] | None = None) -> Array:
-    """Return the array C-contiguous, aligned, and of a dtype: itself, if it is."""
-    if is_device(array):
-        return cast(Array, array if dtype is None else array.astype(dtype))
-    flags = array.flags
-    if flags.c_contiguous and flags.aligned and (dtype is None or array.dtype == dtype):
-        return cast(Array, array)
-    return np.require(array, dtype, ["C", "A"])
 
 
 class AbstractBackend(ABC):
@@ -194,6 +113,13 @@ class AbstractBackend(ABC):
         self, values: Array, rows: Indices | None, columns: Indices | None, out: Array, accumulate: bool, scale: float = 1.0
     ) -> None:
         """``out[rows][:, columns] (+)= values * scale``; the rest of the matrix `out` stays as it is."""
+
+    def add_parts(self, parts: Sequence[Part], out: Array, accumulate: bool) -> None:
+        """``out (+)= the sum of the parts`` in their order, from +0.0 on; out is a matrix."""
+        if not accumulate:
+            out.fill(0.0)
+        for gradient, rows, columns in parts:
+            self.scatter(gradient, rows, columns, out, accumulate=True)
 
     # Dropout
 
@@ -423,11 +349,14 @@ class AbstractBackend(ABC):
     # Updates of parameters, in place
 
     @abstractmethod
-    def update(self, update: Update, grad: Array, rows: Indices | None = None, columns: Indices | None = None) -> None:
-        """Do what `update` says, by the gradient `grad`, which has the shape and dtype of the value.
+    def update(self, update: Update, grad: Array) -> None:
+        """Do what `update` says, by the gradient `grad`, which has the shape and dtype of the value."""
 
-        With `rows` or `columns` (of a row: columns alone), ascending, `grad` is the gradient of those; that of the rest is +0.0.
-        """
+    def update_parts(self, update: Update, parts: Sequence[Part]) -> None:
+        """Do what `update` says, by the sum of the parts, see `add_parts`."""
+        total = self.empty(update.value.shape, update.value.dtype)
+        self.add_parts(parts, as_matrix(total), accumulate=False)
+        self.update(update, total)
 
     def update_later(self, update: Update, grad: Array) -> None:
         """Do `update`, at the latest in the next `finish_updates` of this thread; nobody changes its arrays before that."""

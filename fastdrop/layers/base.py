@@ -18,7 +18,7 @@ import numpy as np
 from fastdrop import _configurable, _validate, arrays
 from fastdrop._configurable import Config
 from fastdrop._types import Array, Backward, Shape
-from fastdrop.backends.base import contiguous
+from fastdrop.backends.operands import contiguous
 from fastdrop.backends.select import backend, in_kind
 from fastdrop.errors import StaleBackwardError, StateError
 from fastdrop.layers.parameter import BUILDING, DEVICES, Parameter

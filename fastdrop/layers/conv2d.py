@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from fastdrop import _validate, activations, convolved
 from fastdrop._configurable import Config
 from fastdrop._types import ActivationKind, Array, Shape
-from fastdrop.backends.base import PackedWeight
+from fastdrop.backends.operands import PackedWeight
 from fastdrop.backends.select import backend_of
 from fastdrop.constraints import AbstractConstraint
 from fastdrop.convolved import ConvBackward

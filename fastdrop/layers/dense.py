@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from fastdrop import _validate, activations, fused
 from fastdrop._configurable import Config
 from fastdrop._types import ActivationKind, Array, MaskKind, Shape
-from fastdrop.backends.base import PackedWeight, Update
+from fastdrop.backends.operands import PackedWeight, Update
 from fastdrop.backends.select import backend_of
 from fastdrop.constraints import AbstractConstraint
 from fastdrop.fused import Kept

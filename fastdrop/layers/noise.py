@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from fastdrop import _validate
 from fastdrop._configurable import Config
 from fastdrop._types import MONTE_CARLO_DOMAIN, Array, Domain
-from fastdrop.backends.base import Normals
+from fastdrop.backends.operands import Normals
 from fastdrop.backends.select import backend_of
 from fastdrop.layers.base import AbstractLayer
 from fastdrop.layers.passes import InnerBackward, Pass

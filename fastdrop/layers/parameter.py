@@ -10,7 +10,8 @@ import numpy as np
 
 from fastdrop import _validate, arrays
 from fastdrop._types import Array, Shape
-from fastdrop.backends.base import AbstractBackend, contiguous
+from fastdrop.backends.base import AbstractBackend
+from fastdrop.backends.operands import contiguous
 from fastdrop.backends.select import backend, backend_of, default_backend
 from fastdrop.constraints import AbstractConstraint
 from fastdrop.init import AbstractInitializer

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from fastdrop import _validate
 from fastdrop._types import MONTE_CARLO_DOMAIN, Array, Shape
-from fastdrop.backends.base import Update
+from fastdrop.backends.operands import Update
 from fastdrop.layers.parameter import Parameter
 from fastdrop.mask import MAX_ELEMENTS, BoundMask, Mask
 from fastdrop.rng import Key

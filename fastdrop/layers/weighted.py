@@ -9,7 +9,7 @@ from typing import Any, Final
 from fastdrop import _configurable, _validate, activations, constraints, init, regularizers
 from fastdrop._configurable import Config
 from fastdrop._types import Array, Shape
-from fastdrop.backends.base import Update
+from fastdrop.backends.operands import Update
 from fastdrop.constraints import AbstractConstraint
 from fastdrop.init import AbstractInitializer
 from fastdrop.layers.activation import Activation

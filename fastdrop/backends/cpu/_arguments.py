@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from fastdrop._types import FLOAT_DTYPES, ActivationKind, Array, Indices
-from fastdrop.backends.base import Update, contiguous
-from fastdrop.backends.cpu import epilogue, masks, updates
+from fastdrop.backends.cpu import epilogue, masks, units, updates
+from fastdrop.backends.operands import PARTS_AT_ONCE, Part, Update, contiguous
 
 
 def readable(array: Array) -> Array:
@@ -66,3 +67,12 @@ def kernel_update(update: Update | None, like: Array) -> updates.KernelUpdate:
 def unfinished(c: Array) -> epilogue.Finish:
     """Return that nothing but dropout is done with a product."""
     return c, False, NO_BIAS[c.dtype], int(ActivationKind.LINEAR)
+
+
+def kernel_parts(parts: Sequence[Part], like: Array) -> units.Parts:
+    """Return parts of a matrix like that as kernels take them; empty ones stand where there are none."""
+    height, width = like.shape
+    given = [(readable(part.gradient), indices_of(part.rows, height), indices_of(part.columns, width)) for part in parts]
+    nothing = NO_TARGETS[like.dtype], NO_LABELS, NO_LABELS
+    gradients, rows, columns = zip(*given, *[nothing] * (PARTS_AT_ONCE - len(given)), strict=True)
+    return gradients, rows, columns

@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastdrop._types import ActivationKind, Array, Indices, MaskKind
-from fastdrop.backends.base import PackedWeight, Update, needs_z
+from fastdrop.backends.base import needs_z
 from fastdrop.backends.cpu import _winograd, conv2d, dense, epilogue, masks, pooling
 from fastdrop.backends.cpu._arguments import NO_BIAS, NO_DROP, readable, unfinished
 from fastdrop.backends.cpu._memory import aligned_empty
 from fastdrop.backends.cpu._products import ProductOperations
+from fastdrop.backends.operands import PackedWeight, Update
 from fastdrop.mask import BoundMask
 from fastdrop.window import Pair, Window
 

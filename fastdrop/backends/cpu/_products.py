@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from fastdrop._types import ActivationKind, Array, Indices, MaskKind
-from fastdrop.backends.base import AbstractBackend, PackedWeight, Update, needs_z
+from fastdrop.backends.base import AbstractBackend, needs_z
 from fastdrop.backends.cpu import activations, dense, dropout, epilogue, masks, units
 from fastdrop.backends.cpu._arguments import NO_BIAS, NO_DROP, indices_of, kernel_update, readable, unfinished
 from fastdrop.backends.cpu._jit import max_scratch_threads
 from fastdrop.backends.cpu._memory import aligned_empty
 from fastdrop.backends.cpu._scratch import Scratch
+from fastdrop.backends.operands import PackedWeight, Update
 from fastdrop.mask import BoundMask
 
 BACKWARD_FACTOR = 1.5

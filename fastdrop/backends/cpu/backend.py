@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import ClassVar
 
@@ -9,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdrop._types import ActivationKind, Array, Indices, Shape
-from fastdrop.backends.base import Normals, Units, Update
 from fastdrop.backends.cpu import _memory, activations, drop_block, dropout, losses, masks, noise, softmax, units, updates
-from fastdrop.backends.cpu._arguments import NO_LABELS, NO_TARGETS, indices_of, readable
+from fastdrop.backends.cpu._arguments import NO_LABELS, NO_TARGETS, indices_of, kernel_parts, readable
 from fastdrop.backends.cpu._images import ImageOperations
 from fastdrop.backends.cpu._jit import Kernel
 from fastdrop.backends.cpu._vector import WORD_BITS
+from fastdrop.backends.operands import PARTS_AT_ONCE, Normals, Part, Units, Update, as_matrix
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
 
@@ -22,6 +23,11 @@ LOSS_NANOSECONDS = 1.5
 SUM_NANOSECONDS = 0.1
 UPDATE_NANOSECONDS = (0.3, 0.3, 0.3, 0.6)
 """Estimated cost of an element by `UpdateKind`."""
+
+
+def _size(parts: Sequence[Part]) -> int:
+    """Return how many elements the parts have."""
+    return sum(part.gradient.size for part in parts)
 
 
 class CpuBackend(ImageOperations):
@@ -71,6 +77,12 @@ class CpuBackend(ImageOperations):
         rows, columns = indices_of(rows, out.shape[0]), indices_of(columns, out.shape[1])
         work = values.size * units.NANOSECONDS
         units.scatter_kernel(work, readable(values), rows, columns, float(scale), accumulate, out)
+
+    def add_parts(self, parts: Sequence[Part], out: Array, accumulate: bool) -> None:
+        for first in range(0, max(1, len(parts)), PARTS_AT_ONCE):
+            some = parts[first : first + PARTS_AT_ONCE]
+            work = (out.size + _size(some)) * units.NANOSECONDS
+            units.add_parts_kernel(work, kernel_parts(some, out), accumulate or first > 0, out)
 
     # Dropout
 
@@ -203,19 +215,20 @@ class CpuBackend(ImageOperations):
 
     # Updates
 
-    def update(self, update: Update, grad: Array, rows: Indices | None = None, columns: Indices | None = None) -> None:
+    def update(self, update: Update, grad: Array) -> None:
         kind, value, first, second, rates = update
-        work = value.size * UPDATE_NANOSECONDS[kind]
-        if rows is None and columns is None:  # any number of axes
-            flat = value.reshape(-1), readable(grad).reshape(-1), first.reshape(-1), second.reshape(-1)
-            updates.update_kernel(work, int(kind), *flat, rates)
+        flat = value.reshape(-1), readable(grad).reshape(-1), first.reshape(-1), second.reshape(-1)
+        updates.update_kernel(value.size * UPDATE_NANOSECONDS[kind], int(kind), *flat, rates)
+
+    def update_parts(self, update: Update, parts: Sequence[Part]) -> None:
+        if len(parts) > PARTS_AT_ONCE:
+            super().update_parts(update, parts)
             return
-        height, width = value.shape if value.ndim == 2 else (1, value.size)
-        w, m, s = (array.reshape(height, width) for array in (value, first, second))
-        lines = self._scratch.take("lines", (self._threads, max(1, units.LINE_SIZE // max(width, 1)) * width), value.dtype)
-        rows, columns = indices_of(rows, height), indices_of(columns, width)
-        gradient = readable(grad).reshape(len(rows), len(columns))
-        units.update_units_kernel(work, (int(kind), w, m, s, rates), gradient, rows, columns, lines)
+        kind, rates, matrices = int(update.kind), update.rates, tuple(as_matrix(array) for array in update[1:4])
+        height, width = matrices[0].shape
+        lines = self._scratch.take("lines", (self._threads, max(1, units.LINE_SIZE // max(width, 1)) * width), rates.dtype)
+        work = height * width * UPDATE_NANOSECONDS[kind] + _size(parts) * units.NANOSECONDS
+        units.update_parts_kernel(work, (kind, *matrices, rates), kernel_parts(parts, matrices[0]), lines)
 
     def sum_of_squares(self, x: Array) -> float:
         sums = np.zeros(-(-x.size // updates.CHUNK))

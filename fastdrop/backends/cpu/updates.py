@@ -1,4 +1,4 @@
-"""Updates of parameters, in place, and what goes with them; formulas in `backends.base`, as Keras has them.
+"""Updates of parameters, in place, and what goes with them; formulas in `backends.operands`, as Keras has them.
 
 Arrays are one-dimensional views; elements are independent, so that threads do not show in the result. Sums of squares are
 taken by columns, four rows at a time.

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from fastdrop._types import ActivationKind, MaskKind
-from fastdrop.backends.base import PackedWeight, needs_z
+from fastdrop.backends.base import needs_z
 from fastdrop.backends.cuda import conv2d, dense, pooling
 from fastdrop.backends.cuda._arrays import compute_dtype, empty
 from fastdrop.backends.cuda._jit import launch
 from fastdrop.backends.cuda._masks import prepare
 from fastdrop.backends.cuda._matrices import MatrixOperations
 from fastdrop.backends.cuda._products import multiply
+from fastdrop.backends.operands import PackedWeight
 from fastdrop.mask import BoundMask
 from fastdrop.window import Window
 

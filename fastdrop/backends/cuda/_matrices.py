@@ -10,27 +10,18 @@ import numpy as np
 
 from fastdrop._device import DeviceArray
 from fastdrop._types import ActivationKind, Indices, MaskKind
-from fastdrop.backends.base import AbstractBackend, PackedWeight, Update, needs_z
+from fastdrop.backends.base import AbstractBackend, needs_z
 from fastdrop.backends.cuda import _jit, dense, updates
-from fastdrop.backends.cuda._arrays import compute_dtype, empty, upload, zeros
+from fastdrop.backends.cuda._arrays import compute_dtype, empty, zeros
 from fastdrop.backends.cuda._jit import BLOCK, IS_SUCCESSOR, MOST_BLOCKS, launch
 from fastdrop.backends.cuda._masks import prepare
 from fastdrop.backends.cuda._products import multiply
+from fastdrop.backends.operands import PackedWeight, Update
 from fastdrop.mask import BoundMask
 
 MOST_RATES = 5
 MOST_TOGETHER = 16
 """Parameters that a launch updates: their arrays are arguments, of which there may be 4 KiB."""
-
-
-def places(chosen: Indices | None, extent: int) -> DeviceArray:
-    """Return for each row, or column, its place among the chosen ones; -1 for the others."""
-    found = np.full(extent, -1, np.int64)
-    if chosen is None:
-        found[:] = np.arange(extent)
-    else:
-        found[chosen] = np.arange(len(chosen))
-    return upload(found)
 
 
 def _numbers(rates: Any, dtype: np.dtype[Any]) -> tuple[Any, ...]:
@@ -166,14 +157,7 @@ class MatrixOperations(AbstractBackend):
             blocks = min(MOST_BLOCKS, -(-max(sizes) // BLOCK))
             _jit.start(updates.update_all_kernel, (blocks, len(found)), BLOCK, kind, *memories, _numbers(rates, dtype), sizes)
 
-    def update(self, update: Any, grad: Any, rows: Indices | None = None, columns: Indices | None = None) -> None:
+    def update(self, update: Any, grad: Any) -> None:
         kind, value, first, second, rates = update
         arrays = value.memory, first.memory, second.memory, _numbers(rates, value.dtype)
-        if rows is None and columns is None:
-            launch(updates.update_kernel, value.size, int(kind), grad.memory, *arrays, value.size)
-            return
-        height, width = value.shape if value.ndim == 2 else (1, value.size)
-        chosen = places(rows, height), places(columns, width)
-        across = width if columns is None else len(columns)
-        memories = (each.memory for each in chosen)
-        launch(updates.update_units_kernel, value.size, int(kind), grad.memory, *memories, across, *arrays)
+        launch(updates.update_kernel, value.size, int(kind), grad.memory, *arrays, value.size)

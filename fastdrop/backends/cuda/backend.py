@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from fastdrop._device import DeviceArray
 from fastdrop._types import ActivationKind, Indices, MaskKind, Shape
-from fastdrop.backends.base import Normals, Units
 from fastdrop.backends.cuda import _reductions, activations, drop_block, dropout, losses, masks, noise, softmax, units, updates
 from fastdrop.backends.cuda._arrays import aligned, compute_dtype, empty, nothing, upload, zeros
 from fastdrop.backends.cuda._images import ImageOperations
@@ -20,6 +19,7 @@ from fastdrop.backends.cuda._masks import prepare
 from fastdrop.backends.cuda._tiles import blocks_for
 from fastdrop.backends.cuda._vectors import VECTOR_BYTES
 from fastdrop.backends.cuda.masks import RUN
+from fastdrop.backends.operands import Normals, Units
 from fastdrop.mask import BoundMask
 from fastdrop.rng import WORDS_PER_BLOCK, Key
 

@@ -15,7 +15,7 @@ NORM_EPSILON = 1e-7
 
 @device
 def change(kind: int, i: int, g: Any, value: Any, first: Any, second: Any, rates: Any) -> None:
-    """Do to element i what `backends.base.Update` says, by the gradient g."""
+    """Do to element i what `backends.operands.Update` says, by the gradient g."""
     w = value[i] - value[i] * rates[1]
     if kind == SGD:
         value[i] = w - rates[0] * g
@@ -44,21 +44,6 @@ def update_all_kernel(kind: int, grads: Any, values: Any, firsts: Any, seconds: 
     grad, value, first, second = grads[k], values[k], firsts[k], seconds[k]
     for i in range(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, sizes[k], cuda.gridDim.x * cuda.blockDim.x):
         change(kind, i, grad[i], value, first, second, rates)
-
-
-@kernel
-def update_units_kernel(
-    kind: int, grad: Any, row_places: Any, column_places: Any, across: int, value: Any, first: Any, second: Any, rates: Any
-) -> None:
-    """Update a matrix by the gradient of some rows and columns: their places in grad, -1 for those whose gradient is +0.0."""
-    height, width = len(row_places), len(column_places)
-    for i in range(cuda.grid(1), height * width, cuda.gridsize(1)):
-        row = i // width
-        row_place, column_place = row_places[row], column_places[i - row * width]
-        g = rates[0] - rates[0]  # +0.0 of the dtype
-        if row_place >= 0 and column_place >= 0:
-            g = grad[row_place * across + column_place]
-        change(kind, i, g, value, first, second, rates)
 
 
 @kernel

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdrop._types import ActivationKind, Array, Indices
-from fastdrop.backends.base import AbstractBackend, Normals, PackedWeight, Units, Update
+from fastdrop.backends.base import AbstractBackend
+from fastdrop.backends.operands import Normals, PackedWeight, Units, Update
 from fastdrop.backends.reference import (
     activations,
     conv2d,
@@ -210,11 +211,9 @@ class ReferenceBackend(AbstractBackend):
         """See `AbstractBackend.mean_squared_error`."""
         return losses.mean_squared_error(predictions, labels, weights, normalizer)
 
-    def update(self, update: Update, grad: Array, rows: Indices | None = None, columns: Indices | None = None) -> None:
+    def update(self, update: Update, grad: Array) -> None:
         """See `AbstractBackend.update`."""
-        whole = np.zeros_like(update.value)
-        units.scatter(np.atleast_2d(grad), rows, columns, np.atleast_2d(whole), accumulate=False)
-        updates.update(update, whole)
+        updates.update(update, grad)
 
     def sum_of_squares(self, x: Array) -> float:
         """See `AbstractBackend.sum_of_squares`."""

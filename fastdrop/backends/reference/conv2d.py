@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from fastdrop._types import ActivationKind, Array, MaskKind
-from fastdrop.backends.base import Update, needs_z
+from fastdrop.backends.base import needs_z
+from fastdrop.backends.operands import Update
 from fastdrop.backends.reference.activations import activation_backward, activation_forward
 from fastdrop.backends.reference.dense import deliver_gradient
 from fastdrop.backends.reference.dropout import apply_mask

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastdrop import rng
 from fastdrop._types import Array
-from fastdrop.backends.base import Normals
+from fastdrop.backends.operands import Normals
 from fastdrop.backends.reference._arrays import deliver
 
 

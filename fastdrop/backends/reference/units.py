@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from fastdrop._types import Array, Indices, Shape
-from fastdrop.backends.base import Units
+from fastdrop.backends.operands import Units
 from fastdrop.mask import BoundMask
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdrop._types import Array, UpdateKind
-from fastdrop.backends.base import Update
+from fastdrop.backends.operands import Update
 
 NORM_EPSILON = 1e-7
 """Keeps the norm's inverse finite (Keras's epsilon)."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from fastdrop._types import ActivationKind
+from fastdrop._types import ActivationKind, Shape
+from fastdrop.backends.base import AbstractBackend
+from fastdrop.backends.operands import as_matrix
 from fastdrop.backends.select import backend
 from fastdrop.benchmark.cases.base import MOMENTUM, Prepare, check_close
 from fastdrop.benchmark.cases.dense import AbstractLayerCase
@@ -41,7 +44,8 @@ class SharedStep(Step):
 class SharedDense(AbstractLayerCase):
     """Forward and backward pass of a relu layer with a layer before and one behind: masks on x and y, shared by `shared_rows`.
 
-    Returns (y, dx, dweight, dbias). Where rows share masks, x and dy are given, and y and dx returned, as what is kept of them.
+    Returns (y, dx, dweight, dbias). Where units are left out, x and dy are given, and all results returned, as what is kept of
+    them: a `Kept` matrix, or a list of the parts of a gradient.
     """
 
     operation = "shared_dense"
@@ -69,7 +73,18 @@ class SharedDense(AbstractLayerCase):
         dx = np.where(keep_x, dz @ weight.T * (scale if self.shared_rows == 1 else 1), 0)  # a kept x was scaled before
         expected = np.where(keep_y, np.maximum(z, 0) * scale, 0), dx, x.T @ dz, dz.sum(axis=0)
         for result, wanted in zip(prepare(0)(), expected, strict=True):
-            check_close(expand(reference, result) if isinstance(result, Kept) else result, wanted, self.dtype)
+            check_close(_whole(reference, result, wanted.shape), wanted, self.dtype)
+
+
+def _whole(reference: AbstractBackend, result: Any, shape: Shape) -> Any:
+    """Return the array of that shape of which only a part may be given."""
+    if isinstance(result, Kept):
+        return expand(reference, result)
+    if isinstance(result, list):
+        total = np.zeros(shape, result[0].gradient.dtype)
+        reference.add_parts(result, as_matrix(total), accumulate=True)
+        return total
+    return result
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from fastdrop import _config, functional, fused
 from fastdrop._types import ActivationKind, Array, Domain, MaskKind
 from fastdrop._version import __version__
-from fastdrop.backends.base import Normals
+from fastdrop.backends.operands import Normals
 from fastdrop.backends.select import default_backend
 from fastdrop.benchmark.cases import (
     Activation,
@@ -212,9 +212,9 @@ class Fastdrop(AbstractPeer):
         return prepare
 
     def shared_dense(self, case: SharedDense) -> Prepare:
-        """As a network does it; gradients of the parameters are whole arrays."""
+        """As a network does it; gradients of the parameters are compact where units are left out."""
         backend = default_backend()
-        dweight, dbias = (np.empty_like(array) for array in case.sets[0][1:3])
+        whole: list[fused.Destination] = [np.empty_like(array) for array in case.sets[0][1:3]]
 
         def prepare(number: int) -> Work:
             x, weight, bias, dy = case.sets[number % len(case.sets)]
@@ -225,6 +225,7 @@ class Fastdrop(AbstractPeer):
 
             def work() -> tuple[object, ...]:
                 input_mask = None if skipped else first
+                dweight, dbias = ([], []) if skipped else whole
                 y, backward = fused.dense(backend, inputs, weight, bias, ActivationKind.RELU, input_mask, last, keep=True)
                 return y, backward(gradient, True, dweight, dbias, False), dweight, dbias
 
