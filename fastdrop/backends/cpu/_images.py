@@ -217,7 +217,8 @@ class ImageOperations(ProductOperations):
             images, geometry = self._patched(x, window)
             lists = (c.shape[1], conv2d.band_of(geometry) * window.places[1])
             values, places = self._scratch.take("values", lists, c.dtype), self._scratch.take("list", lists, np.dtype(np.int64))
-            given = images, geometry, readable(dz), np.zeros(c.T.shape, c.dtype), values, places, np.empty(c.shape[1], np.int64)
+            counts = aligned_empty((c.shape[1],), np.dtype(np.int64))  # or two threads would write to one cache line
+            given = images, geometry, readable(dz), np.zeros(c.T.shape, c.dtype), values, places, counts
             conv2d.listed_weight_gradient_kernel(dz.size * len(c) / dense.FLOPS_PER_NANOSECOND, *given)
             c[...] += given[3].T
 

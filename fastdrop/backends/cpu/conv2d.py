@@ -60,12 +60,14 @@ BATCH_BYTES = 1 << 21
 """Images, or gradients of results, that are worked on at a time where they have to be made first."""
 NANOSECONDS = 0.3
 """Estimated cost of an element that is copied or added."""
+GATHERING = 3
+"""Tiles of c that take as long to compute as a tile of patches to pack."""
 PANEL_BYTES = 128
 """A row of a panel of b, of the widest vectors there are."""
 ADDITION = 24
 """How many multiply-adds of a product cost as much as adding an element of a patch."""
-BAND_ELEMENTS = 24_576
-"""Elements of images, as many as stay in the nearer caches, whose listed gradients are worked off together."""
+BAND_ELEMENTS = 8192
+"""Elements of images, as many as stay in the nearest cache, whose listed gradients are worked off together."""
 LISTED_ELEMENTS = 1 << 16
 """Elements of gradients of results that a thread lists at a time for the gradient by the image."""
 LEAST_LISTED = 32
@@ -266,7 +268,7 @@ def patches_gradient_kernel(
     rows, columns = c.shape
     depth = len(dz)
     all_tiles, panels = (rows + MR - 1) // MR, (columns + tile_columns(c) - 1) // tile_columns(c)
-    down, across = grid(all_tiles, panels, min(threads, len(packed) // PANEL_SIZE))
+    down, across = grid(all_tiles, panels, min(threads, len(packed) // PANEL_SIZE), GATHERING)
     share = len(packed) // (down * across)
     at_once = share // PANEL_SIZE
     for t in prange(down * across):

@@ -135,15 +135,16 @@ def tile_height(rows: int) -> int:
 
 
 @device
-def grid(tiles: int, panels: int, threads: int) -> tuple[int, int]:
+def grid(tiles: int, panels: int, threads: int, packing: int) -> tuple[int, int]:
     """Return into how many parts rows and columns are cut, so that the thread with most to do has least.
 
-    A panel of op(b) costs about as much to pack as a tile of c to compute.
+    A panel of op(b) costs about as much to pack as a tile of c to compute, a tile of op(a) as much as `packing` of those.
     """
-    best, down, across = tiles * panels * 4, 1, 1
+    best, down, across = (tiles + 1) * (panels + packing) + 1, 1, 1
     for parts in range(1, threads + 1):
         rest = threads // parts
-        cost = ((panels + parts - 1) // parts) * ((tiles + rest - 1) // rest + 1)
+        wide, high = (panels + parts - 1) // parts, (tiles + rest - 1) // rest
+        cost = wide * (high + 1) + packing * high
         if cost <= best:
             best, down, across = cost, rest, parts
     return down, across
@@ -418,7 +419,7 @@ def product_kernel(
     for chunk in range(chunks):
         i0 = chunk * all_tiles // chunks * MR
         tiles = (chunk + 1) * all_tiles // chunks - i0 // MR
-        down, across = grid(tiles, all_panels, threads)
+        down, across = grid(tiles, all_panels, threads, 0)  # all threads have packed op(a)
         if update[0] != NO_UPDATE:
             down, across = min(tiles, threads), 1  # whole rows: what a thread updates lies together
         for base in range(0, max(depth, 1), depth_at_once):
