@@ -156,6 +156,7 @@ def _summary(history: dict[str, list[float]]) -> Row:
     best = len(history["loss"]) - 1 if validation is None else validation.index(min(validation))
     curves = {name: history.get(name, []) for name in ERRORS}
     return {
+        "cpu": _config.config()["cpu"],
         "threads": _config.get_num_threads(),
         "seconds_per_epoch": round(min(history["seconds"]), 3),
         "best_epoch": best + 1,
