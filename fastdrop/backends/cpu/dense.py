@@ -419,7 +419,7 @@ def product_kernel(
     for chunk in range(chunks):
         i0 = chunk * all_tiles // chunks * MR
         tiles = (chunk + 1) * all_tiles // chunks - i0 // MR
-        down, across = grid(tiles, all_panels, threads, 0)  # all threads have packed op(a)
+        down, across = grid(tiles, all_panels, threads, 0)  # op(a) is packed before, or small
         if update[0] != NO_UPDATE:
             down, across = min(tiles, threads), 1  # whole rows: what a thread updates lies together
         for base in range(0, max(depth, 1), depth_at_once):
