@@ -42,14 +42,17 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1, help="run everything so many times and keep each case's least median")
     parser.add_argument("-o", "--output", type=Path, default=FOLDER / "results", help="folder of the CSV files")
     arguments, options = parser.parse_known_args()
+    suites = arguments.suites.split(",")
+    if unknown := sorted(set(suites) - set(every)):
+        parser.error(f"argument --suites: unknown: {', '.join(unknown)} (choose from {', '.join(every)})")
     with tempfile.TemporaryDirectory() as folder:
         records, failed = [], 0
         for repetition in range(arguments.repeat):
             for threads in map(int, arguments.threads.split(",")):
                 records.append(Path(folder) / f"{repetition}-{threads}.json")
-                failed |= run(arguments.suites.split(","), threads, options, records[-1])
-        for path in convert([record for record in records if record.exists()], arguments.output):
-            print(path)
+                failed |= run(suites, threads, options, records[-1])
+        if written := [record for record in records if record.exists()]:
+            print(*convert(written, arguments.output), sep="\n")
     sys.exit(failed)
 
 
