@@ -171,6 +171,25 @@ class _CompactDense:
         self._y_units = backend.units(output_mask) if can_skip(output_mask) else Units((0, rows), (None,))
         cuts = list(common_groups(self._kept_x.units, self._y_units))
         self._segments: list[_Segment] = []
+        ys: Sequence[Array]
+        if keep or input_mask is not None or not (output_mask is None or can_skip(output_mask)):
+            ys = self._forward(cuts, bias, input_mask, output_mask, keep)
+        else:
+            xs = [self._kept_x.rows(x_group, low, high) for low, high, x_group, _ in cuts]
+            rows_of, columns_of = [self._kept_x.units.kept[i] for *_, i, _ in cuts], [self._y_units.kept[j] for *_, j in cuts]
+            ys = backend.dense_forward_groups(xs, weight, bias, activation, output_mask, rows_of, columns_of)
+        parts = _joined(backend, [y_group for *_, y_group in cuts], ys)
+        self.y: Matrix = Kept(parts, self._y_units, (rows, weight.shape[1])) if can_skip(output_mask) else parts[0]
+
+    def _forward(
+        self,
+        cuts: Sequence[tuple[int, int, int, int]],
+        bias: Array | None,
+        input_mask: BoundMask | None,
+        output_mask: BoundMask | None,
+        keep: bool,
+    ) -> list[Array]:
+        """Make the segments, and return their ys."""
         for low, high, x_group, y_group in cuts:
             columns = self._y_units.kept[y_group]
             mask_in = None if input_mask is None else input_mask.part(low, high)
@@ -178,15 +197,14 @@ class _CompactDense:
             if output_mask is not None:
                 mask_out = output_mask.part(low, high) if columns is None else output_mask.factor(high - low, len(columns))
             xs = self._kept_x.rows(x_group, low, high)
-            b = bias if bias is None or columns is None else backend.take(bias, columns)
+            b = bias if bias is None or columns is None else self._backend.take(bias, columns)
             copy = self._weight_of(x_group, y_group) if keep else None
-            w = backend.pack_weight(weight, self._kept_x.units.kept[x_group], columns) if copy is None else copy
-            y, z = backend.dense_forward(xs, w, b, activation, mask_in, mask_out, keep)
+            w = self._backend.pack_weight(self._weight, self._kept_x.units.kept[x_group], columns) if copy is None else copy
+            y, z = self._backend.dense_forward(xs, w, b, self._activation, mask_in, mask_out, keep)
             if len(cuts) > MOST_COPIES:
                 copy = None
             self._segments.append(_Segment(low, high, x_group, y_group, xs, copy, (mask_in, mask_out), y, z))
-        parts = _joined(backend, [each.y_group for each in self._segments], [each.y for each in self._segments])
-        self.y: Matrix = Kept(parts, self._y_units, (rows, weight.shape[1])) if can_skip(output_mask) else parts[0]
+        return [each.y for each in self._segments]
 
     def backward(self, dy: Matrix, want_dx: bool, dweight: Destination, dbias: Destination, accumulate: bool) -> Matrix | None:
         """Deliver the gradients of the parameters, and return dx where it is wanted."""

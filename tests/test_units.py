@@ -10,6 +10,7 @@ from assertions import assert_near, assert_same_bits, guarded
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import DTYPES, LAYOUTS, dtypes, keys, random_array, row_offsets
+from subprocesses import run
 
 from fastdrop import Key, Mask
 from fastdrop._types import ActivationKind, Array, Indices, Shape, UpdateKind
@@ -88,6 +89,66 @@ def test_a_packed_part_of_a_weight_stands_for_it(
     assert packed.shape == part.shape
     x, arguments = random_array(2, (count, len(part)), dtype), (None, ActivationKind.TANH, None, None, False)
     assert_same_bits(backend.dense_forward(x, packed, *arguments)[0], backend.dense_forward(x, part, *arguments)[0])
+
+
+@st.composite
+def kept_groups(draw: st.DrawFn) -> tuple[Shape, list[tuple[int, Indices | None, Indices | None]]]:
+    """Shape of a weight; for each group its rows of x, and what it takes of the weight."""
+    shape = draw(extents), draw(extents)
+    group = st.tuples(st.sampled_from([1, 3, 12, 13, 40]), choices(shape[0]), choices(shape[1]))
+    return shape, draw(st.lists(group, min_size=1, max_size=6))
+
+
+@given(
+    kept_groups(),
+    dtypes,
+    st.booleans(),
+    st.sampled_from([None, 0.5]),
+    st.sampled_from([ActivationKind.RELU, ActivationKind.TANH]),
+)
+def test_groups_are_done_as_each_by_itself(
+    backend: AbstractBackend,
+    place: tuple[Shape, list[tuple[int, Indices | None, Indices | None]]],
+    dtype: np.dtype,
+    biased: bool,
+    rate: float | None,
+    activation: ActivationKind,
+) -> None:
+    shape, groups = place
+    weight, bias = random_array(1, shape, dtype), random_array(2, shape[1:], dtype) if biased else None
+    mask = None if rate is None else Mask(rate, Key(1, 0, 0)).bind((1, 1), as_matrix=True)
+    rows, columns = [rows for _, rows, _ in groups], [columns for *_, columns in groups]
+    xs = [random_array(3 + i, (n, len(all_of(kept, shape[0]))), dtype) for i, (n, kept, _) in enumerate(groups)]
+    ys = backend.dense_forward_groups(xs, weight, bias, activation, mask, rows, columns)
+    assert len(ys) == len(groups)
+    for x, y, some_rows, some_columns in zip(xs, ys, rows, columns, strict=True):
+        part, b = backend.gather(weight, some_rows, some_columns), None if bias is None else bias[all_of(some_columns, shape[1])]
+        factor = None if mask is None else mask.factor(len(x), part.shape[1])
+        assert_same_bits(y, backend.dense_forward(x, part, b, activation, None, factor, False)[0])
+
+
+def test_groups_have_the_same_bits_for_1_2_3_and_5_threads() -> None:
+    """Also those that are larger than a thread's memory for them."""
+    code = """
+    import numpy as np
+    import fastdrop as fd
+    from fastdrop._types import ActivationKind
+    from fastdrop.backends import select
+
+    rng, ops = np.random.default_rng(0), select.backend("cpu")
+    weight, bias = rng.standard_normal((300, 500), "float32"), rng.standard_normal(500, "float32")
+    for heights in ((40,), (40, 64), (7, 40, 40, 1, 33, 64, 5), (9000, 40)):
+        rows = [np.flatnonzero(rng.random(300) < 0.5) for _ in heights]
+        columns = [np.flatnonzero(rng.random(500) < 0.5) for _ in heights]
+        xs = [rng.standard_normal((height, len(each)), "float32") for height, each in zip(heights, rows)]
+        found = set()
+        for count in (1, 2, 3, 5):
+            fd.set_num_threads(count)
+            ys = ops.dense_forward_groups(xs, weight, bias, ActivationKind.RELU, None, rows, columns)
+            found.add(b"".join(y.tobytes() for y in ys))
+        print(len(found))
+    """
+    assert run(code, NUMBA_NUM_THREADS="5").split() == ["1"] * 4
 
 
 @pytest.mark.parametrize("layout", sorted(LAYOUTS.keys() - {"big-endian"}))

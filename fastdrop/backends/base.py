@@ -192,6 +192,28 @@ class AbstractBackend(ABC):
         with the inputs.
         """
 
+    def dense_forward_groups(
+        self,
+        xs: Sequence[Array],
+        weight: Array,
+        bias: Array | None,
+        activation: ActivationKind,
+        mask: BoundMask | None,
+        rows: Sequence[Indices | None],
+        columns: Sequence[Indices | None],
+    ) -> tuple[Array, ...]:
+        """Return ``act(x @ weight[rows][:, columns] + bias[columns]) * scale of the mask`` for each x.
+
+        Each has rows and columns of its own, see `gather`.
+        """
+        ys = []
+        for x, some_rows, some_columns in zip(xs, rows, columns, strict=True):
+            w = self.pack_weight(weight, some_rows, some_columns)
+            b = bias if bias is None or some_columns is None else self.take(bias, some_columns)
+            factor = None if mask is None else mask.factor(len(x), w.shape[1])
+            ys.append(self.dense_forward(x, w, b, activation, None, factor, keep_z=False)[0])
+        return tuple(ys)
+
     @abstractmethod
     def dense_backward(
         self,

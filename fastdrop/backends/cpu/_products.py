@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from fastdrop.backends.base import AbstractBackend, needs_z
 from fastdrop.backends.cpu import activations, dense, dropout, epilogue, masks, units
 from fastdrop.backends.cpu._arguments import NO_BIAS, NO_DROP, indices_of, kernel_update, readable, unfinished
 from fastdrop.backends.cpu._jit import max_scratch_threads
+from fastdrop.backends.cpu._kept import GROUPS_AT_ONCE, kept_product_kernel, packed_size
 from fastdrop.backends.cpu._memory import aligned_empty
 from fastdrop.backends.cpu._scratch import Scratch
 from fastdrop.backends.operands import PackedWeight, Update
@@ -106,6 +108,31 @@ class ProductOperations(AbstractBackend):
         input_drop, output_drop = self._plan(input_mask), self._plan(output_mask)
         self._product(x, b, y if z is None else z, (False, b_form, False), input_drop, finish, output_drop)
         return y, z
+
+    def dense_forward_groups(
+        self,
+        xs: Sequence[Array],
+        weight: Array,
+        bias: Array | None,
+        activation: ActivationKind,
+        mask: BoundMask | None,
+        rows: Sequence[Indices | None],
+        columns: Sequence[Indices | None],
+    ) -> tuple[Array, ...]:
+        if any(packed_size(*x.shape) > dense.PACKED_SIZE // self._threads for x in xs):
+            return super().dense_forward_groups(xs, weight, bias, activation, mask, rows, columns)
+        plan, w, groups = NO_DROP if mask is None else masks.factor_plan(mask.scale), readable(weight), []
+        for x, some_rows, some_columns in zip(xs, rows, columns, strict=True):
+            chosen = indices_of(some_columns, w.shape[1])
+            b = NO_BIAS[w.dtype] if bias is None else bias.take(chosen)
+            y = self.empty((len(x), len(chosen)), w.dtype)
+            groups.append((readable(x), indices_of(some_rows, w.shape[0]), chosen, b, y))
+        for first in range(0, len(groups), GROUPS_AT_ONCE):
+            some = groups[first : first + GROUPS_AT_ONCE]
+            work = sum(dense.nanoseconds(*y.shape, x.shape[1], dense.PLAIN, int(activation)) for x, *_, y in some)
+            xs_to_ys = zip(*some, *some[:1] * (GROUPS_AT_ONCE - len(some)), strict=True)
+            kept_product_kernel(work, tuple(xs_to_ys), len(some), w, int(activation), plan, self._product_scratch(w.dtype))
+        return tuple(y for *_, y in groups)
 
     def dense_backward(
         self,

@@ -344,7 +344,7 @@ def pack_units_kernel(b: Array, chosen_rows: Indices, chosen_columns: Indices, p
                     width = min(nr, columns - left) if k < kc else 0
                     part = chosen_columns[left : left + width]
                     for j in range(width):
-                        target[j] = source[part[j]]
+                        target[j] = source[np.uint64(part[j])]
                     for j in range(width, nr):
                         target[j] = 0
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+import numpy as np
+
 from fastdrop._types import Array, Indices
 from fastdrop.backends.cpu._jit import device, kernel
 from fastdrop.backends.cpu._vector import numba
@@ -31,7 +33,7 @@ def gather_kernel(x: Array, rows: Indices, columns: Indices, scale: float, out: 
         for i in range(t * len(rows) // threads, (t + 1) * len(rows) // threads):
             source, target = x[rows[i]], out[i]
             for j in range(len(columns)):
-                target[j] = source[columns[j]] * factor
+                target[j] = source[np.uint64(columns[j])] * factor
 
 
 @kernel
@@ -45,10 +47,10 @@ def scatter_kernel(
             source, target = values[i], out[rows[i]]
             if accumulate:
                 for j in range(len(columns)):
-                    target[columns[j]] += source[j] * factor
+                    target[np.uint64(columns[j])] += source[j] * factor
             else:
                 for j in range(len(columns)):
-                    target[columns[j]] = source[j] * factor
+                    target[np.uint64(columns[j])] = source[j] * factor
 
 
 @device
@@ -77,10 +79,10 @@ def put_rows(
         source, line = gradient[k], target[(rows[k] - low) * width : (rows[k] - low + 1) * width]
         if adds:
             for j in range(len(columns)):
-                line[columns[j]] += source[j]
+                line[np.uint64(columns[j])] += source[j]
         else:
             for j in range(len(columns)):
-                line[columns[j]] = source[j]
+                line[np.uint64(columns[j])] = source[j]
         k += 1
     return k > first
 
