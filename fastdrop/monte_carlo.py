@@ -31,7 +31,7 @@ from fastdrop.rng import TWO_POW_32
 Floats = npt.NDArray[np.float64]
 Result = TypeVar("Result")
 
-STACKED_ROWS = 1024
+STACKED_ROWS = 1600
 """Rows of several passes that go through the layers together: products are as fast as they get, and memory stays bounded."""
 
 

@@ -29,9 +29,15 @@ CHUNK_COLUMNS = 512
 
 
 @device
+def leaves_out(plan: U64) -> bool:
+    """Return whether a mask drops anything; else it is a factor."""
+    return int(plan[KIND]) != KEEP_ALL
+
+
+@device
 def drops(plan: U64) -> bool:
     """Return whether a mask does anything at all."""
-    return int(plan[KIND]) != KEEP_ALL or scale_of(plan) != 1
+    return leaves_out(plan) or scale_of(plan) != 1
 
 
 @device
@@ -53,12 +59,12 @@ def finish_rows(z: Array, finish: Finish, plan: U64, i: int, stop: int, left: in
     """
     y, apart, bias, activation = finish
     scale = z.dtype.type(scale_of(plan))
-    masked, columns = drops(plan), right - left
+    masked, scaled, columns = leaves_out(plan), scale != 1, right - left
     words = (columns + WORD_BITS - 1) // WORD_BITS
     part = bias[left:right]
     if masked:
         decide(plan, i, stop - i, left, columns, bits)
-    if not (masked or apart or len(bias) or activation != LINEAR):
+    if not (masked or scaled or apart or len(bias) or activation != LINEAR):
         return
     for row in range(i, stop):
         source, target = z[row, left:right], y[row, left:right]
@@ -71,6 +77,9 @@ def finish_rows(z: Array, finish: Finish, plan: U64, i: int, stop: int, left: in
         activate_row(activation, target)
         if masked:
             scale_kept_row(target, target, bits[(row - i) * words :], scale)
+        elif scaled:
+            for j in range(columns):
+                target[j] *= scale
 
 
 @kernel
@@ -95,7 +104,7 @@ def gradient_kernel(
     across = (columns + CHUNK_COLUMNS - 1) // CHUNK_COLUMNS
     tasks = (rows + CHUNK_ROWS - 1) // CHUNK_ROWS * across
     scale = dy.dtype.type(scale_of(plan))
-    masked = drops(plan) and activation != RELU
+    masked = leaves_out(plan) and activation != RELU
     one, wanted = dy.dtype.type(1), len(dbias) > 0
     for phase in range(2 if wanted else 1):  # one parallel loop for both phases: each is compiled by itself
         for t in prange(threads):
