@@ -163,11 +163,14 @@ class ImageStep(AbstractCase):
 
 @dataclass(frozen=True)
 class ImageFit(ImageStep):
-    """One epoch of the library's own training loop, of so many steps; returns the mean loss."""
+    """One epoch of the library's own training loop, of so many steps; returns the mean loss.
+
+    With few steps, what a library does once an epoch would count: Keras may wait for half a second.
+    """
 
     operation = "image_fit"
 
-    steps: int = 8
+    steps: int = 40
 
     @property
     def repeats(self) -> int:
