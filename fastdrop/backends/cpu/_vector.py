@@ -162,6 +162,61 @@ def fence(_typing: Any) -> Any:
     return types.void(), code
 
 
+# give_to_largest(x, upper, lower, dy, at, channels, dx): the gradient of the largest of two by two elements
+
+
+def _give_to_largest_body(x: Any, upper: int, lower: int, dy: Any, at: int, channels: int, dx: Any) -> None:
+    starts = upper, upper + channels, lower, lower + channels
+    for c in range(channels):
+        chosen = 0
+        for tap in (1, 2, 3):
+            value = x[starts[tap] + c]
+            if value > x[starts[chosen] + c] or value != value:  # noqa: PLR0124  (NaN)
+                chosen = tap
+        for tap, start in enumerate(starts):
+            dx[start + c] = dy[at + c] if tap == chosen else 0.0
+
+
+@with_body(_give_to_largest_body)
+def give_to_largest(_typing: Any, x: Any, upper: Any, lower: Any, dy: Any, at: Any, channels: Any, dx: Any) -> Any:
+    """Write ``dy[at + c]`` to the largest of four elements of channel c, in dx, and +0.0 to the others; all arrays are flat.
+
+    They are at ``upper + c``, ``upper + channels + c`` and the same from `lower`. The first of equals, and the last NaN, counts
+    as the largest.
+    """
+    vector, lanes = vector_type(x)
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x, upper, lower, dy, at, channels, dx = args
+        align = signature.args[0].dtype.bitwidth // 8
+        starts = upper, builder.add(upper, channels), lower, builder.add(lower, channels)
+        sources = [element(context, builder, signature.args[0], x, start) for start in starts]
+        targets = [element(context, builder, signature.args[6], dx, start) for start in starts]
+        given, zero = element(context, builder, signature.args[3], dy, at), ir.Constant(vector, [0.0] * lanes)
+
+        def step(c: Any, mask: Any) -> None:
+            values = [load(builder, builder.gep(source, [c]), vector, align, mask) for source in sources]
+            gradient = load(builder, builder.gep(given, [c]), vector, align, mask)
+            largest, parts = values[0], [gradient]
+            for value in values[1:]:
+                later = builder.or_(builder.fcmp_ordered(">", value, largest), builder.fcmp_unordered("uno", value, value))
+                largest = builder.select(later, value, largest)
+                parts = [builder.select(later, zero, part) for part in parts] + [builder.select(later, gradient, zero)]
+            for part, target in zip(parts, targets, strict=True):
+                store(builder, part, builder.gep(target, [c]), align, mask)
+
+        whole = builder.sdiv(channels, I64(lanes))
+        with cgutils.for_range(builder, whole) as loop:
+            step(builder.mul(loop.index, I64(lanes)), None)
+        done = builder.mul(whole, I64(lanes))
+        with builder.if_then(builder.icmp_signed("<", done, channels)):
+            step(done, first_lanes(builder, lanes, builder.sub(channels, done)))
+        return context.get_dummy_value()
+
+    integer = types.intp
+    return types.void(x, integer, integer, dy, integer, integer, dx), code
+
+
 # trailing_zeros(word)
 
 

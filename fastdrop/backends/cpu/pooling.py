@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fastdrop._types import Array
 from fastdrop.backends.cpu._jit import device, kernel
-from fastdrop.backends.cpu._vector import numba
+from fastdrop.backends.cpu._vector import give_to_largest, numba
 from fastdrop.backends.cpu.epilogue import add_row, clear
 from fastdrop.backends.formulas._formula import select
 from fastdrop.window import Window
@@ -65,18 +65,6 @@ def largest_of_four(first: Array, second: Array, third: Array, fourth: Array, y:
         value = select(better(second[c], value), second[c], value)
         value = select(better(third[c], value), third[c], value)
         y[c] = select(better(fourth[c], value), fourth[c], value)
-
-
-@device
-def tap_of_four(first: Array, second: Array, third: Array, fourth: Array, taps: Taps) -> None:
-    """Write which of four elements of each channel is the largest."""
-    for c in range(len(taps)):
-        value = first[c]
-        later = better(second[c], value)
-        value, tap = select(later, second[c], value), select(later, np.int32(1), np.int32(0))
-        later = better(third[c], value)
-        value, tap = select(later, third[c], value), select(later, np.int32(2), tap)
-        taps[c] = select(better(fourth[c], value), np.int32(3), tap)
 
 
 @device
@@ -136,7 +124,9 @@ def max_pool_gradient_kernel(dy: Array, x: Array, frame: Frame, dx: Array, large
     """Write dx: dy goes to the largest elements; largest and taps (threads, channels) are scratch."""
     rows, four = len(x), is_whole_four(frame)
     height, width, down, across, down_step, step, _, _, tall, wide = frame
+    channels, apart = x.shape[3], down <= down_step and across <= step
     tiled = down == down_step and across == step and height == tall * down and width == wide * across
+    flat_x, flat_dx, flat_dy = x.reshape(x.size), dx.reshape(dx.size), dy.reshape(dy.size)
     for t in prange(threads):
         own = taps[t]
         for row in range(t * rows // threads, (t + 1) * rows // threads):
@@ -145,11 +135,12 @@ def max_pool_gradient_kernel(dy: Array, x: Array, frame: Frame, dx: Array, large
             for i in range(tall):
                 for j in range(wide):
                     top, left, p_first, p_last, q_first, q_last = spans(frame, i, j)
-                    if four:
-                        upper, lower = x[row, top], x[row, top + 1]
-                        tap_of_four(upper[left], upper[left + 1], lower[left], lower[left + 1], own)
-                    else:
-                        choose(x[row], i, j, frame, largest[t], own)
+                    if four and apart:
+                        upper = ((row * height + top) * width + left) * channels
+                        lower, source = upper + width * channels, ((row * tall + i) * wide + j) * channels
+                        give_to_largest(flat_x, upper, lower, flat_dy, source, channels, flat_dx)
+                        continue
+                    choose(x[row], i, j, frame, largest[t], own)
                     for p in range(p_first, p_last):
                         for q in range(q_first, q_last):
                             give(dy[row, i, j], own, p * across + q, dx[row, top + p, left + q], not tiled)
