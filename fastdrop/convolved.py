@@ -15,7 +15,7 @@ import numpy as np
 
 from fastdrop._types import ActivationKind, Array, Indices, MaskKind, Shape
 from fastdrop.backends.base import AbstractBackend
-from fastdrop.backends.operands import Units, Update
+from fastdrop.backends.operands import Units, Unpooled, Update
 from fastdrop.fused import Gradient, Total, can_skip, common_groups, skips
 from fastdrop.mask import BoundMask
 from fastdrop.window import Window
@@ -23,7 +23,7 @@ from fastdrop.window import Window
 COPYING_ROWS = 150
 """Places whose products cost as much as the copies of a weight and of its gradient that a piece needs."""
 
-ConvBackward: TypeAlias = Callable[[Array, bool, Gradient, Gradient, bool], Array | None]
+ConvBackward: TypeAlias = Callable[[Array | Unpooled, bool, Gradient, Gradient, bool], Array | None]
 """``dx = backward(dy, want_dx, dweight, dbias, accumulate)``."""
 
 
@@ -59,7 +59,7 @@ def conv2d(
         return _skipping(backend, x, weight, bias, window, activation, input_mask, output_mask, by_channel, keep)
     y, z = backend.conv2d_forward(x, weight, bias, window, activation, input_mask, output_mask, keep)
 
-    def backward(dy: Array, want_dx: bool, dweight: Gradient, dbias: Gradient, accumulate: bool) -> Array | None:
+    def backward(dy: Array | Unpooled, want_dx: bool, dweight: Gradient, dbias: Gradient, accumulate: bool) -> Array | None:
         masks = input_mask, output_mask
         return backend.conv2d_backward(
             dy, x, weight, y, z, window, activation, *masks, want_dx, dweight, dbias, accumulate, sparse
@@ -103,7 +103,8 @@ def _grouped(
     if output_mask is not None:
         backend.dropout_forward(y, output_mask, y)
 
-    def backward(dy: Array, want_dx: bool, dweight: Gradient, dbias: Gradient, accumulate: bool) -> Array | None:
+    def backward(dy: Array | Unpooled, want_dx: bool, dweight: Gradient, dbias: Gradient, accumulate: bool) -> Array | None:
+        dy = backend.unpool(dy)
         dy = dy if output_mask is None else backend.dropout_backward(dy, output_mask)
         dx = inner(dy, want_dx, dweight, dbias, accumulate)
         return dx if dx is None or input_mask is None else backend.dropout_backward(dx, input_mask, dx)
@@ -189,8 +190,8 @@ def _in_pieces(
         if keep:
             done.append((piece, xs, ys, zs))
 
-    def backward(dy: Array, want_dx: bool, dweight: Gradient, dbias: Gradient, accumulate: bool) -> Array | None:
-        dx = backend.zeros(x.shape, x.dtype) if want_dx else None
+    def backward(dy: Array | Unpooled, want_dx: bool, dweight: Gradient, dbias: Gradient, accumulate: bool) -> Array | None:
+        dy, dx = backend.unpool(dy), backend.zeros(x.shape, x.dtype) if want_dx else None
         weight_total = Total(backend, _as_matrix(dweight, filters), accumulate)
         bias_total = Total(backend, dbias, accumulate)
         for piece, xs, ys, zs in done:

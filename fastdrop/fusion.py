@@ -22,7 +22,7 @@ from fastdrop.layers.conv2d import FusedConv2D
 from fastdrop.layers.dense import FusedDense
 from fastdrop.layers.dropout import Dropout
 from fastdrop.layers.passes import Step
-from fastdrop.layers.pooling import MaxPool2D
+from fastdrop.layers.pooling import LateMaxPool2D, MaxPool2D
 from fastdrop.layers.residual import Residual, ResidualStep
 from fastdrop.layers.weighted import AbstractWeighted
 
@@ -37,7 +37,7 @@ def plan(layers: Sequence[AbstractLayer]) -> tuple[Step, ...]:
         if isinstance(step, FusedDense) and isinstance(following, FusedDense) and following.takes_kept:
             steps[i] = replace(step, gives_kept=True)
         if isinstance(step, FusedConv2D) and isinstance(following, MaxPool2D) and following.leaves_most_out:
-            steps[i] = replace(step, pooled=True)
+            steps[i], steps[i + 1] = replace(step, pooled=True), LateMaxPool2D(following)
     return tuple(steps)
 
 

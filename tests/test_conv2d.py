@@ -29,7 +29,7 @@ from fastdrop._types import ActivationKind, Array, Shape, UpdateKind
 from fastdrop.backends.base import AbstractBackend, needs_z
 from fastdrop.backends.cpu import _winograd
 from fastdrop.backends.cpu import conv2d as kernels
-from fastdrop.backends.operands import Update
+from fastdrop.backends.operands import Unpooled, Update
 from fastdrop.mask import BoundMask
 from fastdrop.window import Pair, Window, window_of
 
@@ -632,6 +632,30 @@ LISTED = {
     "more than is listed at a time": Geometry((2, 40, 41, 33), 64, padding="same"),
     "more, with dilation and strides": Geometry((1, 61, 30, 32), 130, strides=(2, 1), dilation=(3, 1)),
 }
+
+
+@pytest.mark.parametrize("activation", [LINEAR, RELU, GELU])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("pool", [(2, 2), (3, 2)])
+def test_the_gradient_of_max_pooling_may_be_left_for_later(
+    backend: AbstractBackend, activation: ActivationKind, masked: bool, pool: Pair
+) -> None:
+    """It is then worked out with the convolution's own, of some images at a time."""
+    geometry = Geometry((40 if backend.name == "cpu" else 3, 15, 16, 3), 64, padding="same")
+    x, weight, bias = random_array(1, geometry.images), random_array(2, geometry.weight_shape), random_array(3, (64,))
+    mask = Mask(0.5, KEY).bind(geometry.y_shape, as_matrix=True) if masked else None
+    given = geometry.window, activation, None, mask
+    y, z = backend.conv2d_forward(x, weight, bias, *given, True)
+    window = window_of((15, 16), pool, pool, (1, 1), "valid", "y")
+    late = Unpooled(random_array(4, backend.max_pool_forward(y, window).shape), y, window)
+    found = []
+    for dy in (backend.unpool(late), late):
+        dweight, dbias = np.ones_like(weight), np.ones_like(bias)
+        dx = backend.conv2d_backward(dy, x, weight, y, z, *given, True, dweight, dbias, accumulate=True)
+        found.append((dx, dweight, dbias))
+    for got, wanted in zip(found[1], found[0], strict=True):
+        assert_same_bits(got, wanted)
+    assert_varied(backend.unpool(late) != 0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 1.0])

@@ -18,6 +18,7 @@ from fastdrop import activations, fusion
 from fastdrop.layers import AbstractLayer
 from fastdrop.layers.conv2d import FusedConv2D
 from fastdrop.layers.dense import FusedDense
+from fastdrop.layers.pooling import LateMaxPool2D
 
 SEED = 21
 SMOOTH = ["linear", "tanh", "gelu", "sigmoid", "softplus", "softmax"]
@@ -225,6 +226,7 @@ def test_summary_table_shows_groups_streams_and_counts() -> None:
 )
 def test_max_pooling_behind_a_convolution_is_known(following: tuple[AbstractLayer, ...], pooled: bool) -> None:
     """Where most of its gradient is zeros."""
-    step = fusion.plan([fd.Conv2D(3, 3, activation="relu"), *following])[0]
+    step, *behind = fusion.plan([fd.Conv2D(3, 3, activation="relu"), *following])
     assert isinstance(step, FusedConv2D)
     assert step.pooled is pooled
+    assert [type(each) for each in behind if isinstance(each, LateMaxPool2D)] == [LateMaxPool2D] * pooled

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::fastdrop.errors.AllDroppedWarni
 OPERATIONS = sorted(AbstractBackend.__abstractmethods__)
 OPTIONAL = {
     "add_parts", "concatenate", "copy_of", "dense_forward_groups", "empty", "finish_updates", "hits", "pack_filters",
-    "same_memory", "sum_of", "take", "update_later", "update_parts", "zeros",
+    "same_memory", "sum_of", "take", "unpool", "update_later", "update_parts", "zeros",
 }  # fmt: skip
 """What does as it is, for NumPy arrays or by other operations."""
 

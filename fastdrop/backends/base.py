@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from fastdrop._device import is_device
 from fastdrop._types import ActivationKind, Array, Indices, Shape
-from fastdrop.backends.operands import Normals, PackedWeight, Part, Units, Update, as_matrix
+from fastdrop.backends.operands import Normals, PackedWeight, Part, Units, Unpooled, Update, as_matrix
 from fastdrop.mask import BoundMask
 from fastdrop.rng import Key
 from fastdrop.window import Window
@@ -265,7 +265,7 @@ class AbstractBackend(ABC):
     @abstractmethod
     def conv2d_backward(
         self,
-        dy: Array,
+        dy: Array | Unpooled,
         x: Array,
         weight: Array,
         y: Array,
@@ -295,6 +295,10 @@ class AbstractBackend(ABC):
     @abstractmethod
     def max_pool_backward(self, dy: Array, x: Array, window: Window) -> Array:
         """Return dx: dy goes to the element that was chosen."""
+
+    def unpool(self, dy: Array | Unpooled) -> Array:
+        """Return a gradient that may have been left for later."""
+        return self.max_pool_backward(*dy) if isinstance(dy, Unpooled) else dy
 
     @abstractmethod
     def average_pool_forward(self, x: Array, window: Window) -> Array:

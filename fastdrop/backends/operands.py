@@ -9,6 +9,7 @@ import numpy as np
 from fastdrop._device import is_device
 from fastdrop._types import Array, Domain, Indices, Shape, UpdateKind
 from fastdrop.rng import Key
+from fastdrop.window import Window
 
 
 class Update(NamedTuple):
@@ -96,6 +97,14 @@ class Units(NamedTuple):
 
     bounds: tuple[int, ...]
     kept: tuple[Indices | None, ...]
+
+
+class Unpooled(NamedTuple):
+    """The gradient by images x, of which max-pooling gave dy its gradient: not computed yet, so that it can be in pieces."""
+
+    dy: Array
+    x: Array
+    window: Window
 
 
 def as_matrix(array: Array) -> Array:

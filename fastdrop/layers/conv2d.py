@@ -145,7 +145,7 @@ class Conv2D(AbstractWeighted):
 class FusedConv2D:
     """Dropout, Conv2D, activation and dropout in one operation; softmax is none of these activations.
 
-    Where it is `pooled`, max-pooling follows at once, so that most of the gradient of y is zeros.
+    Where it is `pooled`, max-pooling follows at once, so that most of the gradient of y is zeros; it may come as `Unpooled`.
     """
 
     conv: Conv2D
@@ -165,7 +165,7 @@ class FusedConv2D:
         assert weight is not None
         y, inner = self.convolve(x, weight.value, None if bias is None else bias.value, pass_)
 
-        def backward(dy: Array, want_dx: bool, updates: Updates) -> Array | None:
+        def backward(dy: Any, want_dx: bool, updates: Updates) -> Array | None:
             dbias = None if bias is None else gradient_target(bias, updates)
             return inner(dy, want_dx, gradient_target(weight, updates), dbias, True)
 

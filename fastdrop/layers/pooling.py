@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 from fastdrop import _validate
 from fastdrop._types import Array, Shape
+from fastdrop.backends.operands import Unpooled
 from fastdrop.backends.select import backend_of
 from fastdrop.layers.base import AbstractLayer
-from fastdrop.layers.passes import InnerBackward, Pass
+from fastdrop.layers.passes import InnerBackward, Pass, Step, Updates
 from fastdrop.window import PADDINGS, Pair, Window, pair, window_of
 
 AXES = "height, width, channels"
@@ -83,6 +85,31 @@ class MaxPool2D(AbstractPool2D):
         """Return (y, backward)."""
         window, backend = self.window((x.shape[1], x.shape[2])), backend_of(x)
         return backend.max_pool_forward(x, window), lambda dy, _want_dx, _updates: backend.max_pool_backward(dy, x, window)
+
+
+@dataclass(frozen=True, slots=True)
+class LateMaxPool2D:
+    """`MaxPool2D` behind a step that works out its gradient itself, in pieces."""
+
+    pool: MaxPool2D
+
+    @property
+    def trainable(self) -> bool:
+        """Whether a gradient of any parameter is wanted."""
+        return self.pool.trainable
+
+    def apply(self, x: Array, pass_: Pass) -> tuple[Array, InnerBackward]:
+        """Return (y, backward), which returns an `Unpooled`."""
+        window, (y, _) = self.pool.window((x.shape[1], x.shape[2])), self.pool.apply(x, pass_)
+
+        def backward(dy: Array, want_dx: bool, updates: Updates) -> Any:  # noqa: ARG001
+            return Unpooled(dy, x, window)
+
+        return y, backward
+
+    def frozen(self) -> Step:
+        """Return what infers the same."""
+        return self.pool.frozen()
 
 
 class AvgPool2D(AbstractPool2D):

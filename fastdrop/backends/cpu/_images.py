@@ -14,7 +14,7 @@ from fastdrop.backends.cpu import _winograd, conv2d, dense, epilogue, masks, poo
 from fastdrop.backends.cpu._arguments import NO_BIAS, NO_DROP, readable, unfinished
 from fastdrop.backends.cpu._memory import aligned_empty
 from fastdrop.backends.cpu._products import ProductOperations
-from fastdrop.backends.operands import PackedWeight, Update
+from fastdrop.backends.operands import PackedWeight, Unpooled, Update
 from fastdrop.mask import BoundMask
 from fastdrop.window import Pair, Window
 
@@ -151,7 +151,7 @@ class ImageOperations(ProductOperations):
 
     def conv2d_backward(
         self,
-        dy: Array,
+        dy: Array | Unpooled,
         x: Array,
         weight: Array,
         y: Array,
@@ -176,8 +176,9 @@ class ImageOperations(ProductOperations):
         size = x.itemsize * max(window.positions * max(widest, filters), math.prod(x.shape[1:]))
         for low, high in _batches(len(x), size, input_mask, output_mask):
             drop_in, drop_out = (None if mask is None else mask.of_rows(low, high, len(x)) for mask in (input_mask, output_mask))
-            rows = dy[low:high].reshape(-1, filters), state[low:high].reshape(-1, filters)
-            dz = self._gradient(*rows, activation, drop_out, bias_grad, accumulate=True)
+            dys, own = (self._unpooled(dy, low, high), True) if isinstance(dy, Unpooled) else (dy[low:high], False)
+            rows = dys.reshape(-1, filters), state[low:high].reshape(-1, filters)
+            dz = self._gradient(*rows, activation, drop_out, bias_grad, accumulate=True, out=rows[0] if own else None)
             images = dz.reshape(-1, *window.places, filters)
             if dx is not None and write_image_gradient is not None:
                 write_image_gradient(images, dx[low:high])
@@ -238,7 +239,14 @@ class ImageOperations(ProductOperations):
         return y
 
     def max_pool_backward(self, dy: Array, x: Array, window: Window) -> Array:
-        dx = self.empty(x.shape, x.dtype)
+        return self._max_pool_gradient(dy, x, window, self.empty(x.shape, x.dtype))
+
+    def _unpooled(self, late: Unpooled, low: int, high: int) -> Array:
+        """Return a gradient of images low .. high - 1 that was left for later, in scratch."""
+        x = late.x[low:high]
+        return self._max_pool_gradient(late.dy[low:high], x, late.window, self._scratch.take("unpooled", x.shape, x.dtype))
+
+    def _max_pool_gradient(self, dy: Array, x: Array, window: Window, dx: Array) -> Array:
         taps = self._scratch.take("taps", (self._threads, x.shape[3]), np.dtype(np.int32))
         largest = self._scratch.take("largest", taps.shape, x.dtype)
         pooling.max_pool_gradient_kernel(

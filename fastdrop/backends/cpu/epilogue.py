@@ -26,6 +26,8 @@ Finish: TypeAlias = tuple[Array, bool, Array, int]
 CHUNK_ROWS = 32
 """Rows whose bias gradients are added up one after the other: part of the definition of the result."""
 CHUNK_COLUMNS = 512
+NARROW = 128
+"""Most columns of rows that are too short to be done one by one."""
 
 
 @device
@@ -105,7 +107,8 @@ def gradient_kernel(
     tasks = (rows + CHUNK_ROWS - 1) // CHUNK_ROWS * across
     scale = dy.dtype.type(scale_of(plan))
     masked = leaves_out(plan) and activation != RELU
-    one, wanted = dy.dtype.type(1), len(dbias) > 0
+    one, wanted, narrow = dy.dtype.type(1), len(dbias) > 0, columns <= NARROW
+    flat_dy, flat_state, flat_dz = dy.reshape(dy.size), state.reshape(state.size), dz.reshape(dz.size)
     for phase in range(2 if wanted else 1):  # one parallel loop for both phases: each is compiled by itself
         for t in prange(threads):
             if phase == 1:
@@ -113,10 +116,14 @@ def gradient_kernel(
                 continue
             for task in range(t * tasks // threads, (t + 1) * tasks // threads):
                 chunk, low = task // across, task % across * CHUNK_COLUMNS
-                high = min(columns, low + CHUNK_COLUMNS)
-                for i in range(chunk * CHUNK_ROWS, min(rows, (chunk + 1) * CHUNK_ROWS)):
+                high, first, stop = min(columns, low + CHUNK_COLUMNS), chunk * CHUNK_ROWS, min(rows, (chunk + 1) * CHUNK_ROWS)
+                if narrow:
+                    start, end = first * columns, stop * columns
+                    gradient_row(activation, flat_dy[start:end], flat_state[start:end], scale, flat_dz[start:end])
+                for i in range(first, stop):
                     row = dz[i, low:high]
-                    gradient_row(activation, dy[i, low:high], state[i, low:high], scale, row)
+                    if not narrow:
+                        gradient_row(activation, dy[i, low:high], state[i, low:high], scale, row)
                     if masked:
                         decide(plan, i, 1, low, high - low, bits[t])
                         scale_kept_row(row, row, bits[t], one)

@@ -62,7 +62,7 @@ class ImageOperations(MatrixOperations):
     ) -> Any:
         if x.size == 0 or (output_mask is not None and output_mask.kind == MaskKind.DROP_ALL):
             return self._no_gradient(x, want_dx, accumulate, dweight, dbias)
-        filters = weight.shape[3]
+        dy, filters = self.unpool(dy), weight.shape[3]
         rows = len(x) * window.positions
         state = (y if z is None else z).reshape(rows, filters)
         dz = dense.gradient(dy.reshape(rows, filters), state, activation, prepare(output_mask))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fastdrop._types import ActivationKind, Array, Indices
 from fastdrop.backends.base import AbstractBackend
-from fastdrop.backends.operands import Normals, PackedWeight, Units, Update
+from fastdrop.backends.operands import Normals, PackedWeight, Units, Unpooled, Update
 from fastdrop.backends.reference import (
     activations,
     conv2d,
@@ -142,7 +142,7 @@ class ReferenceBackend(AbstractBackend):
 
     def conv2d_backward(
         self,
-        dy: Array,
+        dy: Array | Unpooled,
         x: Array,
         weight: Array,
         y: Array,
@@ -158,7 +158,7 @@ class ReferenceBackend(AbstractBackend):
         sparse: bool = False,  # noqa: ARG002
     ) -> Array | None:
         """See `AbstractBackend.conv2d_backward`."""
-        given = dy, x, weight, y, z, window, activation, input_mask, output_mask
+        given = self.unpool(dy), x, weight, y, z, window, activation, input_mask, output_mask
         return conv2d.conv2d_backward(*given, want_dx, dweight, dbias, accumulate)
 
     def max_pool_forward(self, x: Array, window: Window) -> Array:
