@@ -56,6 +56,8 @@ def run_all(backend: AbstractBackend, shape: tuple[int, int], dtype: np.dtype[An
     half = backend.gather(weight, kept, kept)
     backend.scatter(half, kept, kept, weight, accumulate=True)
     backend.pack_weight(weight, kept, kept)
+    some = [backend.gather(x, None, kept)] * 2
+    backend.dense_forward_groups(some, weight, bias, ActivationKind.TANH, None, [kept] * 2, [kept] * 2)
     backend.affine_dropout_forward(x, bound, 0.0, 0.0)
     seeds = Mask(0.3, Key(0, 0, 0)).bind(shape, as_matrix=True)
     backend.drop_block_backward(backend.drop_block_forward(x.reshape(rows, 1, columns, 1), seeds, 1), seeds, 1)
