@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-import numpy as np
-
 from fastdrop._types import Array, Indices
 from fastdrop.backends.cpu._jit import device, kernel
 from fastdrop.backends.cpu._tile import MR, UNROLL, tile_columns, tile_product
@@ -28,6 +26,7 @@ from fastdrop.backends.cpu.dense import (
 )
 from fastdrop.backends.cpu.epilogue import finish_rows
 from fastdrop.backends.cpu.masks import KEEP_ALL_PLAN, U64
+from fastdrop.backends.cpu.units import take_columns
 
 prange = numba.prange
 
@@ -52,11 +51,7 @@ def gather_panels(weight: Array, rows: Indices, columns: Indices, packed: Array)
         source = weight[rows[k] if k < kc else 0]
         for left in range(0, width, nr):
             to, count = left * padded(kc) + k * nr, min(nr, width - left) if k < kc else 0
-            target, part = packed[to : to + nr], columns[left : left + count]
-            for j in range(count):
-                target[j] = source[np.uint64(part[j])]
-            for j in range(count, nr):
-                target[j] = 0
+            take_columns(source, columns[left : left + count], packed[to : to + nr])
 
 
 @device

@@ -12,7 +12,7 @@ from numba import types
 from numba.core import cgutils
 
 from fastdrop.backends.cpu._tile import MR, VECTORS
-from fastdrop.backends.cpu._vector import I32, I64, element, first_lanes, load, store, vector_type
+from fastdrop.backends.cpu._vector import I32, I64, each_vector, element, first_lanes, load, store, vector_type
 from fastdrop.backends.formulas._formula import with_body
 
 A_PANEL, B_PANEL = 0, 1
@@ -150,12 +150,7 @@ def _emit_transpose(
             for group, block in enumerate(transposed):
                 store(builder, block[i], builder.gep(line, [I64(group * lanes)]), align)
 
-    squares = builder.sdiv(depth, I64(lanes))
-    with cgutils.for_range(builder, squares) as loop:
-        square(builder.mul(loop.index, I64(lanes)), None)
-    done = builder.mul(squares, I64(lanes))
-    with builder.if_then(builder.icmp_signed("<", done, depth)):
-        square(done, first_lanes(builder, lanes, builder.sub(depth, done)))
+    each_vector(builder, depth, lanes, square)
     return context.get_dummy_value()
 
 

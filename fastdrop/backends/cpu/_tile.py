@@ -14,12 +14,12 @@ from fastdrop._config import load_numba
 load_numba()
 from llvmlite import ir  # noqa: E402  (Numba comes in through load_numba, with its environment prepared)
 from numba import types  # noqa: E402
-from numba.core import cgutils  # noqa: E402
 
 from fastdrop.backends.cpu._vector import (  # noqa: E402
     I64,
     LANES,
     SIMD_BITS,
+    each_vector,
     element,
     first_lanes,
     load,
@@ -224,12 +224,7 @@ def stream_rows(
             for put, total in zip(puts, totals, strict=True):
                 store(builder, total, builder.gep(put, [j]), align, mask)
 
-        whole = builder.sdiv(columns, I64(lanes))
-        with cgutils.for_range(builder, whole) as loop:
-            step(builder.mul(loop.index, I64(lanes)), None)
-        done = builder.mul(whole, I64(lanes))
-        with builder.if_then(builder.icmp_signed("<", done, columns)):
-            step(done, first_lanes(builder, lanes, builder.sub(columns, done)))
+        each_vector(builder, columns, lanes, step)
         return context.get_dummy_value()
 
     integer = types.intp

@@ -14,10 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from fastdrop.backends.cpu._tile import VECTORS, tile_columns
-from fastdrop.backends.cpu._vector import I64, element, first_lanes, load, store, vector_type
+from fastdrop.backends.cpu._vector import I64, each_vector, element, first_lanes, load, store, vector_type
 from fastdrop.backends.formulas._formula import with_body
 
 TILE, FILTER, RESULT = 4, 3, 2
@@ -93,13 +92,7 @@ def _emit_channels(
         )
         _emit(builder, line, squares[0], squares[1], vector, align, mask, mask)
 
-    lanes = vector.count
-    whole = builder.sdiv(count, I64(lanes))
-    with cgutils.for_range(builder, whole) as loop:
-        emit(builder.mul(loop.index, I64(lanes)), None)
-    done = builder.mul(whole, I64(lanes))
-    with builder.if_then(builder.icmp_signed("<", done, count)):
-        emit(done, first_lanes(builder, lanes, builder.sub(count, done)))
+    each_vector(builder, count, vector.count, emit)
 
 
 # transform_tile(x, at, down, across, values, to, apart, count)

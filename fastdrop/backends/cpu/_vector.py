@@ -10,6 +10,7 @@ b of its 64 columns.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,16 @@ def first_lanes(builder: Any, lanes: int, count: Any) -> Any:
     """Emit a mask whose lanes below count are set."""
     numbers = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
     return builder.icmp_signed("<", numbers, splat(builder, numbers.type, count))
+
+
+def each_vector(builder: Any, count: Any, lanes: int, step: Callable[[Any, Any], None]) -> None:
+    """Emit ``step(first, mask)`` for all of so many elements: a loop over whole vectors, whose mask is None, and the rest."""
+    whole = builder.sdiv(count, I64(lanes))
+    with cgutils.for_range(builder, whole) as loop:
+        step(builder.mul(loop.index, I64(lanes)), None)
+    done = builder.mul(whole, I64(lanes))
+    with builder.if_then(builder.icmp_signed("<", done, count)):
+        step(done, first_lanes(builder, lanes, builder.sub(count, done)))
 
 
 def _masked(builder: Any, kind: str, result: Any, vector: Any, *args: Any) -> Any:
@@ -205,12 +216,7 @@ def give_to_largest(_typing: Any, x: Any, upper: Any, lower: Any, dy: Any, at: A
             for part, target in zip(parts, targets, strict=True):
                 store(builder, part, builder.gep(target, [c]), align, mask)
 
-        whole = builder.sdiv(channels, I64(lanes))
-        with cgutils.for_range(builder, whole) as loop:
-            step(builder.mul(loop.index, I64(lanes)), None)
-        done = builder.mul(whole, I64(lanes))
-        with builder.if_then(builder.icmp_signed("<", done, channels)):
-            step(done, first_lanes(builder, lanes, builder.sub(channels, done)))
+        each_vector(builder, channels, lanes, step)
         return context.get_dummy_value()
 
     integer = types.intp

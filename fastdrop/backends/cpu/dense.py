@@ -30,6 +30,7 @@ from fastdrop.backends.cpu._tile import HEIGHTS, MR, NR, UNROLL, stream_rows, ti
 from fastdrop.backends.cpu._vector import LANES, numba
 from fastdrop.backends.cpu.epilogue import Finish, clear, drop_rows, drops, finish_rows
 from fastdrop.backends.cpu.masks import GROUP_BITS, SPAN, U64
+from fastdrop.backends.cpu.units import take_columns
 from fastdrop.backends.cpu.updates import NO_UPDATE, KernelUpdate, update_rows
 
 prange = numba.prange
@@ -342,11 +343,7 @@ def pack_units_kernel(b: Array, chosen_rows: Indices, chosen_columns: Indices, p
                 for panel in range(t * panels // threads, (t + 1) * panels // threads):
                     target, left = packed[panels * k0 + panel * padded(kc) + k], panel * nr
                     width = min(nr, columns - left) if k < kc else 0
-                    part = chosen_columns[left : left + width]
-                    for j in range(width):
-                        target[j] = source[np.uint64(part[j])]
-                    for j in range(width, nr):
-                        target[j] = 0
+                    take_columns(source, chosen_columns[left : left + width], target)
 
 
 @device

@@ -25,6 +25,14 @@ LINE_SIZE = 4096
 """Elements of rows that are updated together, where more than one row has so few."""
 
 
+@device
+def take_columns(row: Array, columns: Indices, target: Array) -> None:
+    """Write those elements of a row, and zeros behind them."""
+    for j in range(len(columns)):
+        target[j] = row[np.uint64(columns[j])]
+    clear(target[len(columns) :])
+
+
 @kernel
 def gather_kernel(x: Array, rows: Indices, columns: Indices, scale: float, out: Array, threads: int) -> None:
     """``out = x[rows][:, columns] * scale``."""
