@@ -7,6 +7,8 @@ Notation: w parameter, g gradient, lr learning rate, v velocity, m and s running
 - Adam, AdamW: ``m += (g - m)(1 - beta_1)``; ``s += (g**2 - s)(1 - beta_2)``;
   ``w -= lr sqrt(1 - beta_2**t) / (1 - beta_1**t) * m / (sqrt(s) + epsilon)``
 
+Subnormal v, m and s become zero, which keeps steps fast when units die.
+
 Source: Sutskever et al. 2013 (momentum); Kingma and Ba 2015, end of section 2; Loshchilov and Hutter 2019 (decoupled decay).
 """
 

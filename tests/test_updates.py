@@ -88,6 +88,20 @@ def test_adam_from_nothing_steps_by_the_learning_rate(backend: AbstractBackend, 
     np.testing.assert_allclose(value, [-0.1, 0.1, -0.1, 0.1, 0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", [UpdateKind.MOMENTUM, UpdateKind.NESTEROV, UpdateKind.ADAM])
+def test_state_that_becomes_subnormal_becomes_zero(backend: AbstractBackend, kind: UpdateKind, dtype: np.dtype) -> None:
+    """Without gradients it decays down to the smallest normal number, and then it is gone; NaN stays."""
+    least = np.finfo(dtype).smallest_normal
+    state = np.array([least, -least, 4 * least, -4 * least, 0, np.nan], dtype)
+    value, first, second = np.ones(len(state), dtype), state.copy(), np.abs(state)
+    rates = (0.0, 0.0, 0.5, 0.5, 1e-7)[: 5 if kind == UpdateKind.ADAM else 3]
+    backend.update(_update(kind, value, (first, second)[: SLOTS[kind]], *rates), np.zeros_like(value))
+    wanted = np.array([0, 0, 2 * least, -2 * least, 0, np.nan], dtype)
+    np.testing.assert_array_equal(first, wanted)
+    np.testing.assert_array_equal(second, np.abs(wanted) if kind == UpdateKind.ADAM else np.abs(state))
+
+
 SLOTS = {UpdateKind.SGD: 0, UpdateKind.MOMENTUM: 1, UpdateKind.NESTEROV: 1, UpdateKind.ADAM: 2}
 
 

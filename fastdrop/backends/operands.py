@@ -23,6 +23,9 @@ class Update(NamedTuple):
     - ADAM: rates (lr * sqrt(1 - beta_2**t) / (1 - beta_1**t), decay, 1 - beta_1, 1 - beta_2, epsilon);
       ``m += (g - m) * rates[2]; s += (g * g - s) * rates[3]; w -= rates[0] * m / (sqrt(s) + epsilon)``
 
+    Where v, m or s becomes subnormal it becomes zero: the running means of units whose gradient stays zero would end there and
+    never leave, and arithmetic with such numbers takes a CPU some hundred cycles.
+
     Attributes
     ----------
     kind : UpdateKind

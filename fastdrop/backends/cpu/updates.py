@@ -16,6 +16,7 @@ from fastdrop._types import Array, UpdateKind
 from fastdrop.backends.cpu._jit import device, kernel
 from fastdrop.backends.cpu._vector import numba
 from fastdrop.backends.formulas._formula import fma
+from fastdrop.backends.formulas.subnormal import flush
 
 prange = numba.prange
 
@@ -67,7 +68,7 @@ def momentum_row(w: Array, g: Array, v: Array, rates: Array) -> None:
     """``v = momentum * v - lr * g``; ``w = (w - w * decay) + v``."""
     rate, decay, momentum, zero = rates[0], rates[1], rates[2], rates.dtype.type(0)
     for i in range(len(w)):
-        v[i] = fma(momentum, v[i], -(rate * (g[i] + zero)))
+        v[i] = flush(fma(momentum, v[i], -(rate * (g[i] + zero))))
         w[i] = fma(-decay, w[i], w[i]) + v[i]
 
 
@@ -77,7 +78,7 @@ def nesterov_row(w: Array, g: Array, v: Array, rates: Array) -> None:
     rate, decay, momentum, zero = rates[0], rates[1], rates[2], rates.dtype.type(0)
     for i in range(len(w)):
         step = rate * (g[i] + zero)
-        v[i] = fma(momentum, v[i], -step)
+        v[i] = flush(fma(momentum, v[i], -step))
         w[i] = fma(-decay, w[i], w[i]) + fma(momentum, v[i], -step)
 
 
@@ -86,8 +87,8 @@ def adam_row(w: Array, g: Array, m: Array, s: Array, rates: Array) -> None:
     """``m += (g - m) rest_1``; ``s += (g * g - s) rest_2``; ``w = (w - w * decay) - rate * m / (sqrt(s) + epsilon)``."""
     rate, decay, rest_1, rest_2, epsilon = rates[0], rates[1], rates[2], rates[3], rates[4]
     for i in range(len(w)):
-        m[i] = fma(g[i] - m[i], rest_1, m[i])
-        s[i] = fma(fma(g[i], g[i], -s[i]), rest_2, s[i])
+        m[i] = flush(fma(g[i] - m[i], rest_1, m[i]))
+        s[i] = flush(fma(fma(g[i], g[i], -s[i]), rest_2, s[i]))
         w[i] = fma(-decay, w[i], w[i]) - rate * m[i] / (np.sqrt(s[i]) + epsilon)
 
 

@@ -6,11 +6,13 @@ import math
 from typing import Any
 
 from fastdrop._types import UpdateKind
-from fastdrop.backends.cuda._jit import cuda, device, kernel, wide
+from fastdrop.backends.cuda._jit import TARGET, cuda, device, kernel, wide
+from fastdrop.backends.formulas import subnormal
 
 SGD, MOMENTUM, ADAM = int(UpdateKind.SGD), int(UpdateKind.MOMENTUM), int(UpdateKind.ADAM)
 NORM_EPSILON = 1e-7
 """Keeps the norm's inverse finite (Keras's epsilon)."""
+flush = subnormal.make(TARGET)
 
 
 @device
@@ -20,12 +22,12 @@ def change(kind: int, i: int, g: Any, value: Any, first: Any, second: Any, rates
     if kind == SGD:
         value[i] = w - rates[0] * g
     elif kind == ADAM:
-        m = first[i] + (g - first[i]) * rates[2]
-        s = second[i] + (g * g - second[i]) * rates[3]
+        m = flush(first[i] + (g - first[i]) * rates[2])
+        s = flush(second[i] + (g * g - second[i]) * rates[3])
         first[i], second[i] = m, s
         value[i] = w - rates[0] * m / (math.sqrt(s) + rates[4])
     else:
-        v = rates[2] * first[i] - rates[0] * g
+        v = flush(rates[2] * first[i] - rates[0] * g)
         first[i] = v
         value[i] = w + v if kind == MOMENTUM else w + (rates[2] * v - rates[0] * g)
 

@@ -25,15 +25,19 @@ def update(update: Update, grad: Array) -> None:
             case UpdateKind.SGD:
                 value -= rate * grad
             case UpdateKind.MOMENTUM:
-                first[...] = rates[2] * first - rate * grad
+                first[...] = _flushed(rates[2] * first - rate * grad)
                 value += first
             case UpdateKind.NESTEROV:
-                first[...] = rates[2] * first - rate * grad
+                first[...] = _flushed(rates[2] * first - rate * grad)
                 value += rates[2] * first - rate * grad
             case UpdateKind.ADAM:
-                first += (grad - first) * rates[2]
-                second += (grad * grad - second) * rates[3]
+                first[...] = _flushed(first + (grad - first) * rates[2])
+                second[...] = _flushed(second + (grad * grad - second) * rates[3])
                 value -= rate * first / (np.sqrt(second) + rates[4])
+
+
+def _flushed(x: Array) -> Array:
+    return np.where(np.abs(x) < np.finfo(x.dtype).smallest_normal, x.dtype.type(0), x)
 
 
 def sum_of_squares(x: Array) -> float:
