@@ -132,7 +132,7 @@ def evaluate(
         By default the one that the network was trained with, if it is one of `fastdrop.losses`, else softmax_cross_entropy.
     metrics : sequence of str and functions
     batch_size : int >= 1, optional
-        Rows at a time, by default 256 or as many as have 2^24 elements between two layers.
+        Rows at a time, by default 256 or as many as have 2^22 elements between two layers.
     sample_weight : array, shape (rows,), optional
         Weights the loss, not the metrics.
 

@@ -18,7 +18,7 @@ OUTPUT_KINDS: Final = (*PROBABILISTIC_KINDS, "values")
 """What `output_kind` may be, if it is known."""
 PREDICTION_ROWS = 1024
 """Most rows at a time by default."""
-ELEMENTS_AT_ONCE = 1 << 24
+ELEMENTS_AT_ONCE = 1 << 22
 """Most elements of an array between layers where rows are cut by default, unless one row has more: memory stays bounded."""
 
 
@@ -35,7 +35,7 @@ def predict(net: Network, x: Any, batch_size: int | None = None) -> Array:
     net : Sequential
     x : array, shape (rows, ...), float32 or float64
     batch_size : int >= 1, optional
-        Rows at a time, by default 1024 or as many as have 2^24 elements between two layers; the results do not depend on it.
+        Rows at a time, by default 1024 or as many as have 2^22 elements between two layers; the results do not depend on it.
 
     Returns
     -------
