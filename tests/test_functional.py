@@ -451,3 +451,19 @@ def test_no_warnings_for_overflow_and_nan() -> None:
         assert backward(np.full_like(y, np.inf))[1].shape == (6, 2)
     y, _ = fd.dropout(extreme, fd.Mask(0.9, KEY))
     assert y.shape == extreme.shape
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(129, 128), (128, 129), (300, 257)])
+def test_large_matrices_that_lie_by_columns(shape: tuple[int, int], dtype: np.dtype) -> None:
+    """They are copied by blocks; the result has the bits that it has of matrices that lie by rows."""
+    x, weight, dy = (
+        random_array(1, (shape[1], shape[0]), dtype),
+        random_array(2, shape, dtype),
+        random_array(3, (shape[1],) * 2, dtype),
+    )
+    y, backward = fd.dense(x, weight)
+    other, backward_of_other = fd.dense(np.asfortranarray(x), np.asfortranarray(weight))
+    assert_same_bits(other, y)
+    for got, wanted in zip(backward_of_other(np.asfortranarray(dy))[:2], backward(dy)[:2], strict=True):
+        assert_same_bits(got, wanted)

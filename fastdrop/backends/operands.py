@@ -11,6 +11,9 @@ from fastdrop._types import Array, Domain, Indices, Shape, UpdateKind
 from fastdrop.rng import Key
 from fastdrop.window import Window
 
+BLOCK = 128
+"""Rows and columns of a matrix that are transposed together: few enough that their cache lines stay at hand."""
+
 
 class Update(NamedTuple):
     """What an optimiser does to one parameter in a step, in place; arrays are C-contiguous and of one dtype.
@@ -122,4 +125,15 @@ def contiguous(array: Any, dtype: np.dtype[Any] | None = None) -> Array:
     flags = array.flags
     if flags.c_contiguous and flags.aligned and (dtype is None or array.dtype == dtype):
         return cast(Array, array)
+    if array.ndim == 2 and flags.f_contiguous and array.size > BLOCK * BLOCK:
+        return _by_blocks(array, dtype)
     return np.require(array, dtype, ["C", "A"])
+
+
+def _by_blocks(matrix: Array, dtype: np.dtype[Any] | None) -> Array:
+    """Return a C-contiguous copy of a matrix that lies in memory column by column."""
+    copy = np.empty(matrix.shape, dtype or matrix.dtype)
+    for i in range(0, matrix.shape[0], BLOCK):
+        for j in range(0, matrix.shape[1], BLOCK):
+            copy[i : i + BLOCK, j : j + BLOCK] = matrix[i : i + BLOCK, j : j + BLOCK]
+    return copy
