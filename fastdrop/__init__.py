@@ -1,4 +1,4 @@
-"""Fast dropout networks on ordinary CPUs. `import fastdrop as fd` loads NumPy only; Numba is loaded by the first kernel."""
+"""Fast dropout networks on ordinary CPUs. NumPy is loaded by the first name that needs it, Numba by the first kernel."""
 
 from __future__ import annotations
 
