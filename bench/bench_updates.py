@@ -14,8 +14,9 @@ WIDTHS, QUICK_WIDTHS = (256, 1024), (64,)
 def cases(quick: bool) -> list[AbstractCase]:
     widths = QUICK_WIDTHS if quick else WIDTHS
     updates = [Update(rule, width, width) for rule in ARRAYS for width in widths]
+    aged = [Update(rule, widths[-1], widths[-1], dead=0.25) for rule in ("momentum", "adam")]
     norms = [case for width in widths for case in (SumOfSquares(width * width), ColumnNorms(width, width))]
-    return [*updates, *norms]
+    return [*updates, *aged, *norms]
 
 
 def test_updates(measure: Callable[..., None], case: AbstractCase, library: AbstractPeer) -> None:

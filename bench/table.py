@@ -22,7 +22,7 @@ LARGE, SMALL = "784-1024-1024-10", "64-64-64-10"
 LARGE_RATES = "0.2/0.5/0.5"
 ROOFLINE = ("dense", "dropout", "activations", "softmax", "losses", "updates", "masks")
 FACTS = ("operation", "kind", "name", "rule", "activation", "rate", "backward", "batch", "fan_in", "fan_out", "rows", "columns")
-FACTS += ("classes", "elements", "count")
+FACTS += ("classes", "elements", "count", "dead")
 """What tells the kernels apart."""
 LIMIT = 1.3
 PRODUCTS_OF_BACKWARD = ("forward", "dx", "dweight")

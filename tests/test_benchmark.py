@@ -64,6 +64,7 @@ CASES_OF_ALL_OPERATIONS: list[AbstractCase] = [
     *(Softmax(12, 10, backward) for backward in (False, True)),
     *(Loss(name, 12, 10) for name in ("softmax_cross_entropy", "categorical_cross_entropy", "mean_squared_error")),
     *(Update(rule, 7, 13) for rule in ("sgd", "momentum", "adam")),
+    *(Update(rule, 7, 13, dead=0.25) for rule in ("momentum", "adam")),
     SumOfSquares(5000),
     ColumnNorms(30, 20),
     Words(4096),

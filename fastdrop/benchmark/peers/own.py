@@ -264,6 +264,7 @@ class Fastdrop(AbstractPeer):
             optimizer.step(net)
             return parameter.value
 
+        case.age(update, parameter.value, parameter.grad)
         return lambda number: update
 
     def sum_of_squares(self, case: SumOfSquares) -> Prepare:

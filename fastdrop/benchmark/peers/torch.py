@@ -153,7 +153,8 @@ class TorchEager(AbstractPeer):
 
     def update(self, case: Update) -> Prepare | None:
         parameter = torch.nn.Parameter(torch.from_numpy(case.value.copy()))
-        parameter.grad = torch.from_numpy(case.grad)
+        grad = case.grad.copy()
+        parameter.grad = torch.from_numpy(grad)
         sgd, adam = torch.optim.SGD, torch.optim.Adam
         optimizer = {
             "sgd": sgd([parameter], LEARNING_RATE, fused=True),
@@ -165,6 +166,7 @@ class TorchEager(AbstractPeer):
             optimizer.step()
             return parameter.detach()
 
+        case.age(update, parameter.detach().numpy(), grad)
         return lambda number: update
 
     def product(self, case: Product) -> Prepare | None:
