@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _config, _validate, arrays, fusion, inference
+from fastdrop import _config, _validate, arrays, fusion
 from fastdrop._network import Network
 from fastdrop._types import Array, Shape
 from fastdrop.backends.select import backend_of, in_kind
@@ -31,6 +31,8 @@ from fastdrop.rng import TWO_POW_32
 Floats = npt.NDArray[np.float64]
 Result = TypeVar("Result")
 
+ELEMENTS_AT_ONCE = 1 << 24
+"""Most elements of an array between two layers in all passes that are done at the same time: memory stays bounded."""
 STACKED_ROWS = 1600
 """Rows of several passes that go through the layers together: products are as fast as they get, and memory stays bounded."""
 
@@ -203,7 +205,7 @@ class _Run:
         """
         total, rows = self._passes.passes, max(1, rows)
         together = max(1, min(self.rows_at_once, STACKED_ROWS) // rows)
-        smaller = min(together, inference.ELEMENTS_AT_ONCE // (threads * rows * self._widest))
+        smaller = min(together, ELEMENTS_AT_ONCE // (threads * rows * self._widest))
         if threads == 1 or total <= together or smaller == 0 or total < threads:
             return -(-total // together), 1
         return min(total, -(-total // (smaller * threads)) * threads), threads

@@ -452,7 +452,7 @@ def test_memory_is_that_of_one_batch_on_any_number_of_threads() -> None:
     for threads in (1, 2, 7, 64, 1000, 5000):
         count, together = run._batches(8, threads)
         assert together in (1, threads)
-        assert together == 1 or -(-1000 // count) * 8 * together << 15 <= inference.ELEMENTS_AT_ONCE
+        assert together == 1 or -(-1000 // count) * 8 * together << 15 <= monte_carlo.ELEMENTS_AT_ONCE
 
 
 @pytest.mark.skipif(fd.get_num_threads() < 2, reason="one thread does all batches itself")
